@@ -1,0 +1,117 @@
+"""What inference needs, as one description: the members' configs, weights and facts, and how they are blended.
+
+`from_runs` describes the trained runs where they lie, `write` copies them into one folder with a manifest.json, and
+`read` takes that folder up again, so that src/predict.py and the kernel run the same code on the same description.
+"""
+
+import shutil
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+from cspine.config import Config, build
+from cspine.errors import UserError
+from cspine.paths import need, read_json, sha256, write_json
+
+MANIFEST = "manifest.json"
+FORMAT = 1
+
+
+@dataclass(frozen=True)
+class FoldModel:
+    """The weights of one fold of a run. `file` is relative to the bundle's folder."""
+
+    fold: str
+    file: str
+    sha256: str
+    facts: dict[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Member:
+    """A run: its config (paths left out) and one model a fold, whose outputs are averaged."""
+
+    config: dict[str, Any]
+    models: tuple[FoldModel, ...]
+
+    def typed_config(self) -> Config:
+        return build(Config, self.config, f"the config of {self.config.get('name')} in the bundle")
+
+
+@dataclass(frozen=True)
+class Bundle:
+    """`members` in the order of the blend, `stage1` the vertebra runs they read; `blend` as ensemble.py wrote it."""
+
+    folder: Path
+    stage1: tuple[Member, ...]
+    members: tuple[Member, ...]
+    blend: dict[str, Any]
+
+    def weights(self, model: FoldModel) -> Path:
+        """The file of a model's weights, checked by its SHA-256. Raises UserError if it is missing or altered."""
+        file = need(self.folder / model.file, "python kernels/build.py")
+        if sha256(file) != model.sha256:
+            raise UserError(f"{file}: its SHA-256 is not the one in the manifest; build the bundle again")
+        return file
+
+
+def from_runs(oof: Path) -> Bundle:
+    """The bundle of the blend in `oof/ensemble` and the runs beside it."""
+    blend = read_json(need(oof / "ensemble" / "blend.json", "python src/ensemble.py"))
+    members = tuple(_describe_run(oof, name) for name in blend["members"])
+    stage1_names = sorted({member.config["stage1"] for member in members if member.config["stage1"]})
+    return Bundle(oof, tuple(_describe_run(oof, name) for name in stage1_names), members, blend)
+
+
+def read(folder: Path) -> Bundle:
+    """The bundle that `write` left in a folder."""
+    values = read_json(need(folder / MANIFEST, "python kernels/build.py"))
+    if values.get("format") != FORMAT:
+        raise UserError(f"{folder / MANIFEST}: format {values.get('format')}, this code reads {FORMAT}; build it again")
+    return Bundle(folder, _members(values["stage1"]), _members(values["members"]), values["blend"])
+
+
+def write(bundle: Bundle, folder: Path) -> None:
+    """Copy the weights into `folder` and describe them in manifest.json. Equal inputs give equal bytes."""
+    folder.mkdir(parents=True, exist_ok=True)
+    for old in folder.glob("*.safetensors"):
+        old.unlink()
+    for member in (*bundle.stage1, *bundle.members):
+        for model in member.models:
+            shutil.copyfile(bundle.weights(model), folder / _flat(model))
+    flat = {
+        "format": FORMAT,
+        "stage1": [_flattened(member) for member in bundle.stage1],
+        "members": [_flattened(member) for member in bundle.members],
+        "blend": bundle.blend,
+    }
+    write_json(folder / MANIFEST, flat)
+
+
+def _describe_run(oof: Path, name: str) -> Member:
+    folders = sorted((oof / name).glob("fold*/done.json"))
+    if not folders:
+        raise UserError(f"{oof / name}: no trained fold; train it with python src/train.py --config ... --fold all")
+    config = read_json(folders[0].with_name("config.json"))
+    config.pop("paths")
+    return Member(config, tuple(_describe_fold(oof, done) for done in folders))
+
+
+def _describe_fold(oof: Path, done: Path) -> FoldModel:
+    account = read_json(done)
+    weights = done.with_name("weights.safetensors").relative_to(oof)
+    return FoldModel(done.parent.name, str(weights), account["weights_sha256"], account["facts"])
+
+
+def _members(values: list[dict[str, Any]]) -> tuple[Member, ...]:
+    return tuple(Member(value["config"], tuple(FoldModel(**model) for model in value["models"])) for value in values)
+
+
+def _flattened(member: Member) -> dict[str, Any]:
+    models = [{**asdict(model), "file": _flat(model)} for model in member.models]
+    return {"config": member.config, "models": models}
+
+
+def _flat(model: FoldModel) -> str:
+    # Kaggle's dataset upload drops sub-folders.
+    return model.file.replace("/", "-")

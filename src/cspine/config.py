@@ -1,0 +1,285 @@
+"""Frozen dataclasses are the schema, YAML files with a single `base:` fill them, `key=value` words override them."""
+
+import dataclasses
+import hashlib
+import json
+import types
+import typing
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, TypeVar
+
+import yaml
+
+from cspine.errors import UserError, nearest
+
+T = TypeVar("T")
+
+
+def setting(default: Any, choices: tuple[Any, ...] = (), low: float | None = None, high: float | None = None) -> Any:
+    """A dataclass field with a default and the range or list of the values allowed."""
+    return dataclasses.field(default=default, metadata={"choices": choices, "low": low, "high": high})
+
+
+@dataclass(frozen=True, kw_only=True)
+class Paths:
+    """Where the stages read and write, relative to the working directory."""
+
+    input: str = "input"
+    cache: str = "input/cache"
+    oof: str = "oof"
+    submissions: str = "submissions"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Preprocess:
+    """What shapes the cached pixels; its hash is the key of the cache."""
+
+    window_low_hu: float = -600.0
+    window_high_hu: float = 1400.0
+    # Side of the square cut out around the middle of the body; null keeps the whole slice.
+    field_mm: float | None = setting(180.0, low=20)
+    size_px: int = setting(256, low=16)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Folds:
+    count: int = setting(5, low=2)
+    seed: int = 2022
+
+
+@dataclass(frozen=True, kw_only=True)
+class Data:
+    # null: the RSNA data under paths.input if it is there, else the phantom.
+    root: str | None = None
+    image_size_px: int = setting(224, low=16)
+    # Slices on either side that become channels of the image, this far apart.
+    neighbours: int = setting(1, low=0)
+    neighbour_step_mm: float = setting(2.0, low=0)
+    # Slices drawn from each training study, anew every epoch; null takes all.
+    slices_per_study: int | None = setting(None, low=1)
+    workers: int = setting(2, low=0)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Augment:
+    """Strengths of the random transforms; 0 switches one off. One draw serves all channels of a sample."""
+
+    horizontal_flip: float = setting(0.0, low=0, high=1)  # probability
+    vertical_flip: float = setting(0.0, low=0, high=1)  # probability
+    rotate_deg: float = setting(15.0, low=0, high=180)
+    shift: float = setting(0.08, low=0, high=1)  # share of the side
+    scale: float = setting(0.1, low=0, high=0.9)
+    brightness: float = setting(0.1, low=0, high=1)
+    contrast: float = setting(0.1, low=0, high=1)
+    blur: float = setting(0.0, low=0, high=1)  # probability
+    noise: float = setting(0.0, low=0, high=1)  # probability
+
+
+@dataclass(frozen=True, kw_only=True)
+class Model:
+    name: str = "slice_classifier"  # a file in src/cspine/models
+    backbone: str = "mobilenetv3_small_050"  # any timm model
+    pretrained: str | None = None  # null, 'imagenet', or a local .pth or .safetensors file
+    dropout: float = setting(0.1, low=0, high=1)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Train:
+    epochs: int = setting(4, low=1)
+    batch_size: int = setting(32, low=1)  # samples that one optimiser step sees per process, before accumulation
+    accumulate: int = setting(1, low=1)
+    max_rate: float = setting(1e-3, low=0)
+    weight_decay: float = setting(0.0, low=0)
+    positive_weight: float = setting(2.0, low=0)  # of a fractured sample in the loss; the metric's own weight is 2
+    ema_decay: float = setting(0.0, low=0, high=1)  # 0 switches the averaged weights off
+    clip_norm: float | None = setting(5.0, low=0)
+    precision: str = setting("float32", choices=("float32", "float16", "bfloat16"))
+    device: str = setting("auto", choices=("auto", "cpu", "cuda"))
+    seed: int = 0
+    checkpoint_every: int = setting(200, low=1)  # optimiser steps; every epoch's end is a checkpoint too
+    tensorboard: bool = False
+
+
+@dataclass(frozen=True, kw_only=True)
+class DatasetConfig:
+    """What preparing the data needs."""
+
+    paths: Paths = dataclasses.field(default_factory=Paths)
+    preprocess: Preprocess = dataclasses.field(default_factory=Preprocess)
+    folds: Folds = dataclasses.field(default_factory=Folds)
+    data: Data = dataclasses.field(default_factory=Data)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Config(DatasetConfig):
+    """One training run. `task` names a file in src/cspine/tasks: vertebra/image is vertebra_image.py."""
+
+    name: str
+    task: str
+    stage1: str | None = None  # the vertebra run whose slice table a fracture head reads
+    augment: Augment = dataclasses.field(default_factory=Augment)
+    model: Model = dataclasses.field(default_factory=Model)
+    train: Train = dataclasses.field(default_factory=Train)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Pipeline:
+    """Model configs, relative to the pipeline's own folder, trained in this order."""
+
+    models: tuple[str, ...]
+
+
+# Keys that change where or how fast a run goes, not what comes out of it.
+NOT_HASHED = {
+    "paths": None,
+    "data": ("root", "workers"),
+    "train": ("device", "tensorboard", "checkpoint_every"),
+}
+
+
+def load(schema: type[T], file: str | Path, overrides: list[str] | tuple[str, ...] = ()) -> T:
+    """Read a YAML file and its bases, apply `key=value` overrides, and check everything against the schema.
+
+    Raises UserError naming the file or override, the key, and the nearest key or the values allowed.
+    """
+    values = read_yaml(Path(file))
+    for word in overrides:
+        _apply_override(values, word)
+    return build(schema, values, where=str(file))
+
+
+def read_yaml(file: Path) -> dict[str, Any]:
+    """The mapping in a YAML file, laid over the file that its `base:` names (relative to it)."""
+    if not file.is_file():
+        folder = file.parent if file.parent.is_dir() else Path("configs")
+        found = sorted(str(path) for path in folder.rglob("*.yaml"))
+        raise UserError(f"{file}: no such config; {nearest(str(file), found)}")
+    try:
+        values = yaml.safe_load(file.read_text()) or {}
+    except yaml.YAMLError as error:
+        raise UserError(f"{file}: not valid YAML: {' '.join(str(error).split())}") from error
+    if not isinstance(values, dict):
+        raise UserError(f"{file}: must be a mapping of keys to values")
+    base = values.pop("base", None)
+    return _merge(read_yaml(file.parent / base), values) if base else values
+
+
+def build(schema: type[T], values: dict[str, Any], where: str, prefix: str = "") -> T:
+    """Make a (nested) dataclass from a mapping; `where` and `prefix` name the place in errors."""
+    hints = typing.get_type_hints(schema)
+    fields = {item.name: item for item in dataclasses.fields(schema)}  # type: ignore[arg-type]
+    for key in values:
+        if key not in fields:
+            raise UserError(f"{where}: unknown key '{prefix}{key}'; {nearest(str(key), fields)}")
+    made = {}
+    for key, value in values.items():
+        made[key] = _convert(hints[key], value, f"{where}: {prefix}{key}", f"{prefix}{key}.")
+        _check_range(fields[key].metadata, made[key], f"{where}: {prefix}{key}")
+    missing = [name for name, item in fields.items() if name not in made and _is_required(item)]
+    if missing:
+        raise UserError(f"{where}: the key '{prefix}{missing[0]}' is missing")
+    return schema(**made)
+
+
+def to_dict(config: Any) -> dict[str, Any]:
+    """The configuration as plain JSON types."""
+    return json.loads(json.dumps(dataclasses.asdict(config)))
+
+
+def config_hash(config: Any) -> str:
+    """Twelve hex digits over everything that shapes the result of a run."""
+    return digest(hashed_part(config))
+
+
+def hashed_part(config: Any) -> dict[str, Any]:
+    """The configuration without the keys that only say where or how fast a run goes."""
+    values = to_dict(config)
+    for name, keys in NOT_HASHED.items():
+        for key in keys or ():
+            values.get(name, {}).pop(key, None)
+        if keys is None:
+            values.pop(name, None)
+    return values
+
+
+def digest(value: Any) -> str:
+    """Twelve hex digits of the SHA-256 of a JSON value with sorted keys."""
+    return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()[:12]
+
+
+def differences(one: dict[str, Any], other: dict[str, Any], prefix: str = "") -> list[str]:
+    """The keys in which two nested mappings differ, as `key: one -> other`."""
+    found = []
+    for key in sorted({*one, *other}):
+        a, b = one.get(key), other.get(key)
+        if isinstance(a, dict) and isinstance(b, dict):
+            found += differences(a, b, f"{prefix}{key}.")
+        elif a != b:
+            found.append(f"{prefix}{key}: {a} -> {b}")
+    return found
+
+
+def _merge(base: dict[str, Any], top: dict[str, Any]) -> dict[str, Any]:
+    merged = dict(base)
+    for key, value in top.items():
+        both = isinstance(value, dict) and isinstance(merged.get(key), dict)
+        merged[key] = _merge(merged[key], value) if both else value
+    return merged
+
+
+def _apply_override(values: dict[str, Any], word: str) -> None:
+    key, _, text = word.partition("=")
+    *sections, last = key.split(".")
+    for name in sections:
+        values = values.setdefault(name, {})
+        if not isinstance(values, dict):
+            raise UserError(f"{word}: '{name}' is a value, not a section")
+    try:
+        values[last] = yaml.safe_load(text)
+    except yaml.YAMLError as error:
+        raise UserError(f"{word}: the value is not valid YAML") from error
+
+
+def _is_required(item: dataclasses.Field) -> bool:
+    return item.default is dataclasses.MISSING and item.default_factory is dataclasses.MISSING
+
+
+def _convert(hint: Any, value: Any, where: str, prefix: str) -> Any:
+    if dataclasses.is_dataclass(hint):
+        if not isinstance(value, dict):
+            raise UserError(f"{where} is a section and needs keys below it, not the value {value!r}")
+        return build(hint, value, where.rpartition(": ")[0], prefix)  # type: ignore[arg-type]
+    options = typing.get_args(hint) if isinstance(hint, types.UnionType) else (hint,)
+    if value is None and type(None) in options:
+        return None
+    kind = next(option for option in options if option is not type(None))
+    if typing.get_origin(kind) is tuple and isinstance(value, list):
+        return tuple(_convert(typing.get_args(kind)[0], item, where, prefix) for item in value)
+    if kind is float:
+        return _to_float(value, where)
+    if kind in (bool, int, str) and type(value) is kind:
+        return value
+    names = " or ".join("null" if option is type(None) else getattr(option, "__name__", "list") for option in options)
+    raise UserError(f"{where} must be {names}, not {value!r}")
+
+
+def _to_float(value: Any, where: str) -> float:
+    # YAML 1.1 reads 1e-3, without a dot, as text.
+    if isinstance(value, bool) or not isinstance(value, int | float | str):
+        raise UserError(f"{where} must be a number, not {value!r}")
+    try:
+        return float(value)
+    except ValueError:
+        raise UserError(f"{where} must be a number, not {value!r}") from None
+
+
+def _check_range(limits: Any, value: Any, where: str) -> None:
+    if not limits or value is None:
+        return
+    if limits["choices"] and value not in limits["choices"]:
+        raise UserError(f"{where} is {value!r}; {nearest(str(value), map(str, limits['choices']))}")
+    for bound, outside in ((limits["low"], lambda v, b: not v >= b), (limits["high"], lambda v, b: not v <= b)):
+        if bound is not None and outside(value, bound):
+            side = "at least" if bound == limits["low"] else "at most"
+            raise UserError(f"{where} must be {side} {bound}, not {value}")

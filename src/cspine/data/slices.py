@@ -1,0 +1,51 @@
+"""Slices of a study as images: neighbours a fixed distance away become channels, so slice spacing does not matter."""
+
+import cv2
+import numpy as np
+
+from cspine.config import Data
+
+MINIMUM_PRESENCE = 0.05
+
+
+def channels(settings: Data) -> int:
+    """How many channels an image has."""
+    return 2 * settings.neighbours + 1
+
+
+def neighbour_indices(z_mm: np.ndarray, indices: np.ndarray, settings: Data) -> np.ndarray:
+    """For each slice the indices (n, channels) of the slices nearest to z + k * step, caudal neighbours last.
+
+    `z_mm` (all slices) falls strictly, cranial to caudal; beyond the ends the last slice repeats.
+    """
+    offsets = np.arange(settings.neighbours, -settings.neighbours - 1, -1) * settings.neighbour_step_mm
+    wanted = z_mm[indices][:, None] + offsets
+    rising = z_mm[::-1]
+    right = np.clip(np.searchsorted(rising, wanted), 1, len(z_mm) - 1) if len(z_mm) > 1 else np.zeros(wanted.shape, int)
+    left = np.maximum(right - 1, 0)
+    nearest = np.where(wanted - rising[left] <= rising[right] - wanted, left, right)
+    return len(z_mm) - 1 - nearest
+
+
+def slice_image(volume: np.ndarray, neighbours: np.ndarray, size_px: int) -> np.ndarray:
+    """One image, uint8 (size, size, channels), from a cached volume, uint8 (z, y, x)."""
+    image = np.stack([volume[index] for index in neighbours], axis=-1)
+    if image.shape[0] != size_px:
+        shrink = image.shape[0] > size_px
+        image = cv2.resize(image, (size_px, size_px), interpolation=cv2.INTER_AREA if shrink else cv2.INTER_LINEAR)
+    return image.reshape(size_px, size_px, len(neighbours))
+
+
+def slice_batch(volume: np.ndarray, z_mm: np.ndarray, indices: np.ndarray, settings: Data) -> np.ndarray:
+    """Images of several slices of one study, uint8 (n, channels, size, size)."""
+    rows = neighbour_indices(z_mm, indices, settings)
+    images = [slice_image(volume, row, settings.image_size_px) for row in rows]
+    return np.ascontiguousarray(np.stack(images).transpose(0, 3, 1, 2))
+
+
+def visible_slices(presence: np.ndarray) -> np.ndarray:
+    """The slices (n,) on which stage 1, presence (n, 7), sees a level at all.
+
+    The others weigh next to nothing in sum_i f_i v_ij, so fracture models neither train on them nor predict them.
+    """
+    return presence.max(axis=1, initial=0) > MINIMUM_PRESENCE

@@ -1,0 +1,61 @@
+"""One process, or several under torchrun (`torchrun --nproc_per_node 2 src/train.py --fold 0`)."""
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+import torch.distributed as dist
+
+from cspine.errors import UserError
+
+
+@dataclass(frozen=True)
+class World:
+    """This process among its peers. All of them run the same code; only the main one writes files and prints."""
+
+    rank: int
+    size: int
+    device: torch.device
+
+    @property
+    def is_main(self) -> bool:
+        return self.rank == 0
+
+    def gather(self, value: Any) -> list[Any]:
+        """The value of every process, in rank order, in every process."""
+        if self.size == 1:
+            return [value]
+        values: list[Any] = [None] * self.size
+        dist.all_gather_object(values, value)
+        return values
+
+    def barrier(self) -> None:
+        if self.size > 1:
+            dist.barrier()
+
+
+@contextmanager
+def join_world(device: str = "auto") -> Iterator[World]:
+    """Join the processes that torchrun started, or be alone where it did not."""
+    size, rank = int(os.environ.get("WORLD_SIZE", 1)), int(os.environ.get("RANK", 0))
+    chosen = choose_device(device, int(os.environ.get("LOCAL_RANK", 0)))
+    if size > 1:
+        dist.init_process_group("nccl" if chosen.type == "cuda" else "gloo")
+    try:
+        yield World(rank, size, chosen)
+    finally:
+        if size > 1:
+            dist.destroy_process_group()
+
+
+def choose_device(name: str, index: int = 0) -> torch.device:
+    """`auto` takes CUDA where there is one; asking for a CUDA that is not there is an error."""
+    if name == "cuda" and not torch.cuda.is_available():
+        raise UserError("train.device=cuda, but torch sees no CUDA device; use train.device=auto or cpu")
+    if name == "cpu" or not torch.cuda.is_available():
+        return torch.device("cpu")
+    torch.cuda.set_device(index)
+    return torch.device("cuda", index)

@@ -1,0 +1,77 @@
+"""A study folder in, probabilities out: the one piece of code behind src/predict.py and the kernel."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from safetensors.torch import load_file
+from torch import nn
+
+from cspine.blend import Blend
+from cspine.bundle import Bundle, FoldModel, Member
+from cspine.config import Config, Preprocess
+from cspine.data.slices import channels
+from cspine.errors import UserError
+from cspine.models.registry import create_model
+from cspine.tasks.base import StudyImages, find_task
+
+
+@dataclass(frozen=True)
+class LoadedMember:
+    """A run ready to predict: the mean of its folds' models."""
+
+    config: Config
+    models: tuple[nn.Module, ...]
+    facts: tuple[dict[str, Any], ...]
+
+    def infer(self, images: StudyImages, device: torch.device) -> np.ndarray:
+        return find_task(self.config.task).infer(self.models, self.config, images, self.facts, device)
+
+
+class Predictor:
+    """All models of a bundle, loaded once."""
+
+    def __init__(self, bundle: Bundle, device: torch.device) -> None:
+        self.device = device
+        self.blend = Blend.from_json(bundle.blend)
+        self.stage1 = [_load(member, bundle, device) for member in bundle.stage1]
+        self.members = [_load(member, bundle, device) for member in bundle.members]
+
+    @property
+    def preprocesses(self) -> list[Preprocess]:
+        """The distinct preprocessings that the members were trained on."""
+        return list(dict.fromkeys(member.config.preprocess for member in (*self.stage1, *self.members)))
+
+    def predict(self, images_for: Callable[[Preprocess], StudyImages]) -> np.ndarray:
+        """The eight probabilities of one study, in the order of anatomy.TARGETS.
+
+        `images_for` gives the study's volume under a preprocessing.
+        """
+        presence = {}
+        for member in self.stage1:
+            presence[member.config.name] = member.infer(images_for(member.config.preprocess), self.device)
+        members = []
+        for member in self.members:
+            images = images_for(member.config.preprocess)
+            stage1 = presence.get(member.config.stage1) if member.config.stage1 else None
+            members.append(member.infer(images.with_presence(stage1), self.device))
+        return self.blend.apply([member[None] for member in members])[0]
+
+
+def _load(member: Member, bundle: Bundle, device: torch.device) -> LoadedMember:
+    config = member.typed_config()
+    models = tuple(_load_model(config, bundle, model).to(device).eval() for model in member.models)
+    return LoadedMember(config, models, tuple(model.facts for model in member.models))
+
+
+def _load_model(config: Config, bundle: Bundle, fold: FoldModel) -> nn.Module:
+    outputs = find_task(config.task).outputs
+    model = create_model(config.model, channels(config.data), outputs, pretrained=False)
+    file = bundle.weights(fold)
+    try:
+        model.load_state_dict(load_file(file))
+    except RuntimeError as error:
+        raise UserError(f"{file}: does not fit {config.model.backbone} ({str(error).splitlines()[0]})") from error
+    return model

@@ -1,0 +1,111 @@
+"""The seam for a new competition: what a task provides, and how one is found by name."""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+import pandas as pd
+import torch
+from torch import nn
+
+from cspine.config import Config
+from cspine.data.cache import CachedStudy, bad_studies, open_study
+from cspine.data.slices import slice_batch
+from cspine.engine.loader import Samples
+from cspine.modules import import_module, list_modules
+from cspine.paths import folds_file
+from cspine.tables import STUDY, read_folds
+
+PACKAGE = "cspine.tasks"
+
+
+@dataclass(frozen=True)
+class StudyImages:
+    """One study at inference: its preprocessed volume, uint8 (z, y, x), cranial to caudal, and stage 1's (z, 7)."""
+
+    volume: np.ndarray
+    z_mm: np.ndarray
+    spacing_mm: float
+    presence: np.ndarray | None = None
+
+    def with_presence(self, presence: np.ndarray | None) -> "StudyImages":
+        return replace(self, presence=presence)
+
+    def batches(self, indices: np.ndarray, config: Config) -> Iterator[np.ndarray]:
+        """Images of these slices, uint8 (n, channels, size, size), a training batch's double at a time."""
+        step = 2 * config.train.batch_size
+        for start in range(0, len(indices), step):
+            yield slice_batch(self.volume, self.z_mm, indices[start : start + step], config.data)
+
+
+class Task(Protocol):
+    """One training: made from a config and the fold held out (None trains on all data)."""
+
+    outputs: int  # logits of the model
+    run_table: str  # file name of the table that all folds together make in oof/<run>/
+
+    def __init__(self, config: Config, fold: int | None) -> None: ...
+
+    def training_samples(self) -> Samples: ...
+
+    def prediction_samples(self) -> Samples: ...
+
+    def model(self) -> nn.Module: ...
+
+    def loss(self, outputs: torch.Tensor, batch: dict[str, torch.Tensor]) -> torch.Tensor: ...
+
+    def predictions(self, logits: np.ndarray) -> pd.DataFrame:
+        """The rows that this fold contributes, from the logits of the prediction samples."""
+        ...
+
+    def score(self, predictions: pd.DataFrame) -> dict[str, float]:
+        """Figures of merit of this fold's rows, for the log."""
+        ...
+
+    def facts(self) -> dict[str, Any]:
+        """What inference must know of the training data, as JSON."""
+        ...
+
+    @staticmethod
+    def infer(
+        models: Sequence[nn.Module],
+        config: Config,
+        images: StudyImages,
+        facts: Sequence[dict[str, Any]],
+        device: torch.device,
+    ) -> np.ndarray:
+        """A new study through the folds' models: (z, 7) presence in stage 1, (8,) probabilities in stage 2."""
+        ...
+
+    @staticmethod
+    def join(tables: list[pd.DataFrame]) -> pd.DataFrame:
+        """The run's table from the folds' tables."""
+        ...
+
+
+def list_tasks() -> list[str]:
+    """The names that a config's `task` may take, without importing torch's models."""
+    return [name.replace("_", "/", 1) for name in list_modules(PACKAGE, besides=("base",))]
+
+
+def find_task(name: str) -> type[Task]:
+    """The class for a task name such as vertebra/image, which is in tasks/vertebra_image.py."""
+    allowed = [task.replace("/", "_", 1) for task in list_tasks()]
+    return import_module(PACKAGE, name.replace("/", "_", 1), allowed, "task").Task
+
+
+def folds_in_use(config: Config) -> pd.DataFrame:
+    """`folds.csv`: StudyInstanceUID, fold."""
+    return read_folds(folds_file(config))
+
+
+def open_studies(config: Config, folds: pd.DataFrame) -> list[CachedStudy]:
+    """The cached studies of these rows, in their order; the ones that prepare listed as unusable are left out."""
+    bad = bad_studies(config)
+    return [open_study(config, uid) for uid in folds[STUDY] if uid not in bad]
+
+
+def run_folder(config: Config) -> Path:
+    return Path(config.paths.oof) / config.name

@@ -1,0 +1,147 @@
+"""Is there a fracture on a slice, from the image alone (METHOD, phase 3a).
+
+A slice's label is 1 where a level that stage 1 finds on it (v > 0.5) is a fractured level of the study. The study's
+p_j = sum_i f_i v_ij / sum_i v_ij over its slices, and the patient's is 1 - prod_j (1 - p_j).
+"""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import torch
+from torch import nn
+from torch.nn.functional import binary_cross_entropy_with_logits
+
+from cspine.aggregate import level_probabilities, overall
+from cspine.anatomy import LEVELS, TARGETS
+from cspine.config import Config
+from cspine.data.datasets import SliceSamples
+from cspine.data.slices import channels, visible_slices
+from cspine.engine.forward import mean_probabilities
+from cspine.errors import UserError
+from cspine.metrics import weighted_log_loss
+from cspine.models.registry import create_model
+from cspine.paths import find_dataset, need
+from cspine.tables import STUDY, read_labels, read_slices
+from cspine.tasks.base import StudyImages, folds_in_use, open_studies
+
+
+class Task:
+    """Trains on the studies outside the fold and predicts every study of the fold."""
+
+    outputs = 1
+    run_table = "oof.csv"
+
+    def __init__(self, config: Config, fold: int | None) -> None:
+        self.config, self.fold = config, fold
+        folds = folds_in_use(config)
+        labels = read_labels(find_dataset(config) / "train.csv").set_index(STUDY)
+        self.labels = labels.loc[folds[STUDY], list(TARGETS)]
+        held_out = folds["fold"] == fold
+        self.priors = self.labels[(~held_out).to_numpy()].mean().to_dict()
+        self.held_out = folds[held_out]
+        self.presence = _read_presence(config)
+        self.training = open_studies(config, folds[~held_out])
+        self.predicted = open_studies(config, self.held_out)
+
+    def training_samples(self) -> SliceSamples:
+        return self._samples(self.training, augmented=True)
+
+    def prediction_samples(self) -> SliceSamples:
+        return self._samples(self.predicted, augmented=False)
+
+    def model(self) -> nn.Module:
+        return create_model(self.config.model, channels(self.config.data), self.outputs)
+
+    def loss(self, outputs: torch.Tensor, batch: dict[str, torch.Tensor]) -> torch.Tensor:
+        fractured = batch["fractured"]
+        weights = 1 + (self.config.train.positive_weight - 1) * fractured
+        losses = binary_cross_entropy_with_logits(outputs[:, 0], fractured, reduction="none")
+        return (weights * losses).sum() / weights.sum()
+
+    def predictions(self, logits: np.ndarray) -> pd.DataFrame:
+        """A study table; a study without usable images gets the prevalence outside the fold."""
+        fractured = torch.from_numpy(logits[:, 0]).sigmoid().numpy()
+        samples = self.prediction_samples()
+        rows = {}
+        for number, study in enumerate(self.predicted):
+            mine = samples.study == number
+            seen = self.presence[study.uid][samples.index[mine]]
+            rows[study.uid] = _study_row(fractured[mine], seen, study.geometry.spacing_mm, self.priors)
+        prior = [self.priors[target] for target in TARGETS]
+        table = pd.DataFrame([rows.get(uid, prior) for uid in self.held_out[STUDY]], columns=list(TARGETS))
+        table.insert(0, STUDY, self.held_out[STUDY].to_numpy())
+        table.insert(1, "fold", self.fold)
+        return table
+
+    def score(self, predictions: pd.DataFrame) -> dict[str, float]:
+        """The competition's loss of the fold before blending and calibration."""
+        labels = self.labels.loc[predictions[STUDY]].to_numpy()
+        return {"column_loss": weighted_log_loss(labels, predictions[list(TARGETS)].to_numpy(), "column")}
+
+    def facts(self) -> dict[str, Any]:
+        return {"priors": self.priors}
+
+    @staticmethod
+    def infer(
+        models: Sequence[nn.Module],
+        config: Config,
+        images: StudyImages,
+        facts: Sequence[dict[str, Any]],
+        device: torch.device,
+    ) -> np.ndarray:
+        """The study's eight probabilities; a level that stage 1 does not find gets the mean prior of the folds."""
+        presence = images.presence
+        priors = {target: float(np.mean([fact["priors"][target] for fact in facts])) for target in TARGETS}
+        kept = np.flatnonzero(visible_slices(presence))
+        if not len(kept):
+            return np.array([priors[target] for target in TARGETS])
+        fractured = mean_probabilities(models, images.batches(kept, config), device, config.train.precision)
+        return _study_row(fractured[:, 0], presence[kept], images.spacing_mm, priors)
+
+    @staticmethod
+    def join(tables: list[pd.DataFrame]) -> pd.DataFrame:
+        return pd.concat(tables, ignore_index=True)
+
+    def _samples(self, studies: list, augmented: bool) -> SliceSamples:
+        kept = [np.flatnonzero(visible_slices(self._presence_of(study))) for study in studies]
+        labels = [self._slice_labels(study.uid)[index] for study, index in zip(studies, kept, strict=True)]
+        return SliceSamples(
+            studies,
+            study=np.repeat(np.arange(len(studies)), [len(index) for index in kept]),
+            index=np.concatenate(kept) if kept else np.zeros(0, int),
+            settings=self.config.data,
+            augment=self.config.augment if augmented else None,
+            targets={"fractured": np.concatenate(labels) if labels else np.zeros(0)},
+        )
+
+    def _presence_of(self, study: Any) -> np.ndarray:
+        presence = self.presence.get(study.uid)
+        if presence is None or len(presence) != len(study.volume):
+            raise UserError(
+                f"{self.config.stage1}: its slice table does not fit study {study.uid} in the cache; "
+                "train the vertebra run again (--restart)"
+            )
+        return presence
+
+    def _slice_labels(self, uid: str) -> np.ndarray:
+        fractured = self.labels.loc[uid, list(LEVELS)].to_numpy(bool)
+        return ((self.presence[uid] > 0.5) & fractured).any(axis=1).astype(np.float32)
+
+
+def _study_row(fractured: np.ndarray, presence: np.ndarray, spacing_mm: float, priors: dict[str, float]) -> np.ndarray:
+    """The eight probabilities from those of the slices (n,) and stage 1's (n, 7)."""
+    levels = level_probabilities(fractured, presence, spacing_mm, [priors[level] for level in LEVELS])
+    return np.array([overall(levels), *levels])
+
+
+def _read_presence(config: Config) -> dict[str, np.ndarray]:
+    """Stage 1's probabilities (slices, 7) of every study, cranial to caudal."""
+    if config.stage1 is None:
+        raise UserError(f"{config.name}: the key 'stage1' must name the vertebra run whose slice table to read")
+    command = f"python src/train.py --config <the config named {config.stage1}> --fold all"
+    table = read_slices(need(Path(config.paths.oof) / config.stage1 / "slices.parquet", command))
+    ordered = table.sort_values("z_mm", ascending=False, kind="stable")
+    return {uid: rows[list(LEVELS)].to_numpy() for uid, rows in ordered.groupby(STUDY, sort=False)}

@@ -1,0 +1,140 @@
+"""One (config, fold) from start to finish: train, predict what was held out, write the folder, join the folds."""
+
+import platform
+import resource
+import shutil
+import time
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import torch
+from safetensors.torch import save_file
+from torch import nn
+
+from cspine.config import Config, build, config_hash, differences, hashed_part, to_dict
+from cspine.engine.distributed import World
+from cspine.engine.loop import fit, predict
+from cspine.errors import UserError
+from cspine.paths import atomic, folds_file, read_json, sha256, write_json
+from cspine.tables import read_folds, write_table
+from cspine.tasks.base import Task, find_task, run_folder
+
+
+def train_fold(config: Config, fold: int | None, world: World, resume: bool = False, restart: bool = False) -> None:
+    """Train a fold (None: all data) unless it is done already, and join the run's table when it was the last one.
+
+    Raises UserError where the folder holds a run of another config, or an interrupted one without `resume`.
+    """
+    folder = fold_folder(config, fold)
+    if restart and world.is_main:
+        shutil.rmtree(folder, ignore_errors=True)
+    world.barrier()
+    if _is_done(config, folder, resume):
+        _say(world, f"{folder}: done already")
+    else:
+        _train(config, fold, folder, world, resume)
+    if world.is_main and fold is not None:
+        join_folds(config)
+    world.barrier()
+
+
+def fold_folder(config: Config, fold: int | None) -> Path:
+    return run_folder(config) / ("full" if fold is None else f"fold{fold}")
+
+
+def join_folds(config: Config) -> bool:
+    """Write the run's table once every fold of folds.csv is done; says whether it could."""
+    task = find_task(config.task)
+    folds = sorted(read_folds(folds_file(config))["fold"].unique())
+    folders = [fold_folder(config, int(fold)) for fold in folds]
+    if not all((folder / "done.json").exists() for folder in folders):
+        return False
+    write_table(task.join([_read_predictions(folder, task) for folder in folders]), run_folder(config) / task.run_table)
+    return True
+
+
+def _train(config: Config, fold: int | None, folder: Path, world: World, resume: bool) -> None:
+    began = time.perf_counter()
+    if world.is_main:
+        folder.mkdir(parents=True, exist_ok=True)
+        write_json(folder / "config.json", to_dict(config))
+    world.barrier()
+    task = find_task(config.task)(config, fold)
+    model = fit(task, config, folder, world, resume)
+    score = _predict(task, model, config, folder, world) if fold is not None else {}
+    if world.is_main:
+        with atomic(folder / "weights.safetensors") as temporary:
+            save_file({key: value.contiguous() for key, value in model.state_dict().items()}, temporary)
+        write_json(folder / "done.json", _account(config, folder, task, score, time.perf_counter() - began, world))
+        (folder / "last.ckpt").unlink()
+    told = ", ".join(f"{key} {value:.4f}" for key, value in score.items())
+    _say(world, f"{folder}: done in {time.perf_counter() - began:.0f} s. {told}")
+
+
+def _predict(task: Task, model: nn.Module, config: Config, folder: Path, world: World) -> dict[str, float]:
+    samples = task.prediction_samples()
+    table = task.predictions(predict(model, samples, config, world))
+    if world.is_main:
+        write_table(table, folder / _predictions_name(task))
+    return task.score(table)
+
+
+def _account(
+    config: Config, folder: Path, task: Task, score: dict[str, float], seconds: float, world: World
+) -> dict[str, Any]:
+    """done.json: what made this fold, and what it took."""
+    cuda = world.device.type == "cuda"
+    # Linux counts in KiB; the workers' memory is not in it.
+    peak = torch.cuda.max_memory_allocated() if cuda else resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+    return {
+        "config_hash": config_hash(config),
+        "weights_sha256": sha256(folder / "weights.safetensors"),
+        "folds_sha256": sha256(folds_file(config)),
+        "score": score,
+        "facts": task.facts(),
+        "seconds": round(seconds, 1),
+        "peak_memory_gb": round(peak / 1e9, 3),
+        "device": torch.cuda.get_device_name() if cuda else f"cpu, {torch.get_num_threads()} threads",
+        "processes": world.size,
+        "versions": {"python": platform.python_version(), "torch": torch.__version__},
+    }
+
+
+def _is_done(config: Config, folder: Path, resume: bool) -> bool:
+    if not (folder / "config.json").exists():
+        return False
+    before = read_json(folder / "config.json")
+    changed = differences(_hashed(before), hashed_part(config))
+    if changed:
+        raise UserError(
+            f"{folder} holds a run of another config ({'; '.join(changed[:3])}); give this one another name=, "
+            "or begin it again with --restart"
+        )
+    if not (folder / "done.json").exists():
+        if not resume and (folder / "last.ckpt").exists():
+            raise UserError(
+                f"{folder} holds an interrupted training; add --resume to go on or --restart to begin again"
+            )
+        return False
+    if read_json(folder / "done.json")["folds_sha256"] != sha256(folds_file(config)):
+        raise UserError(f"{folder} was trained on other folds than {folds_file(config)} holds; train it with --restart")
+    return True
+
+
+def _hashed(values: dict[str, Any]) -> dict[str, Any]:
+    return hashed_part(build(Config, values, "config.json"))
+
+
+def _predictions_name(task: Task | type[Task]) -> str:
+    return f"predictions{Path(task.run_table).suffix}"
+
+
+def _read_predictions(folder: Path, task: type[Task]) -> pd.DataFrame:
+    file = folder / _predictions_name(task)
+    return pd.read_parquet(file) if file.suffix == ".parquet" else pd.read_csv(file)
+
+
+def _say(world: World, text: str) -> None:
+    if world.is_main:
+        print(text, flush=True)
