@@ -2,8 +2,8 @@
 
     python kernels/build.py [paths.oof=oof]
 
-Copies the weights of the ensemble's members into kernels/weights/ with a manifest, and writes the package into one file,
-kernels/inference/kernel.py. Equal inputs give equal bytes.
+Copies the weights of the ensemble's members into kernels/weights/ with a manifest, and writes the package into one
+file, kernels/inference/kernel.py. Equal inputs give equal bytes.
 """
 
 import base64

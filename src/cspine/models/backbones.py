@@ -43,7 +43,7 @@ def _from_hub(name: str, options: dict[str, Any]) -> nn.Module:
         raise UserError(
             f"model.pretrained=imagenet: the weights of {name} cannot be fetched ({type(error).__name__}: "
             f"{str(error).splitlines()[0]}); without a network set model.pretrained=null or to a local .pth or "
-            ".safetensors file"
+            ".safetensors file, or HF_HUB_OFFLINE=1 where the hub's cache holds them"
         ) from error
 
 

@@ -1,0 +1,59 @@
+"""Neighbours are chosen in millimetres, and images keep the order of slices and the place of pixels."""
+
+from dataclasses import replace
+
+import numpy as np
+from hypothesis import given
+from hypothesis import strategies as st
+
+from cspine.config import Data
+from cspine.data.slices import channels, neighbour_indices, slice_batch, slice_image, visible_slices
+
+SETTINGS = Data(image_size_px=32, neighbours=1, neighbour_step_mm=2.0)
+
+
+@given(
+    gaps=st.lists(st.floats(0.1, 5.0), min_size=0, max_size=30),
+    start=st.floats(-300, 300),
+    step=st.floats(0, 10),
+    neighbours=st.integers(0, 3),
+)
+def test_each_neighbour_is_the_nearest_slice_there_is(
+    gaps: list[float], start: float, step: float, neighbours: int
+) -> None:
+    z_mm = start - np.cumsum([0.0, *gaps])
+    settings = replace(SETTINGS, neighbours=neighbours, neighbour_step_mm=step)
+    found = neighbour_indices(z_mm, np.arange(len(z_mm)), settings)
+    assert found.shape == (len(z_mm), channels(settings))
+    for index, row in enumerate(found):
+        for k, neighbour in zip(range(neighbours, -neighbours - 1, -1), row, strict=True):
+            wanted = z_mm[index] + k * step
+            assert abs(z_mm[neighbour] - wanted) <= np.abs(z_mm - wanted).min() + 1e-9
+
+
+def test_half_the_spacing_means_twice_the_slices_away() -> None:
+    coarse, fine = -np.arange(20) * 1.0, -np.arange(40) * 0.5
+    assert neighbour_indices(coarse, np.array([10]), SETTINGS).tolist() == [[8, 10, 12]]
+    assert neighbour_indices(fine, np.array([20]), SETTINGS).tolist() == [[16, 20, 24]]
+
+
+def test_the_cranial_neighbour_is_the_first_channel() -> None:
+    volume = np.repeat(np.arange(20, dtype=np.uint8)[:, None, None], 32, axis=1).repeat(32, axis=2)
+    batch = slice_batch(volume, -np.arange(20) * 1.0, np.array([0, 10]), SETTINGS)
+    assert batch.shape == (2, 3, 32, 32)
+    assert batch[:, :, 5, 7].tolist() == [[0, 0, 2], [8, 10, 12]]
+
+
+def test_resizing_keeps_the_place() -> None:
+    volume = np.zeros((1, 64, 64), np.uint8)
+    volume[0, 8:16, 40:48] = 200
+    image = slice_image(volume, np.array([0]), 32)
+    assert image.shape == (32, 32, 1)
+    assert (image[4:8, 20:24] == 200).all()
+    assert image.sum() == 200 * 16
+
+
+def test_visible_slices_are_those_with_some_level() -> None:
+    presence = np.zeros((4, 7))
+    presence[1, 6], presence[2, 0] = 0.9, 0.01
+    assert visible_slices(presence).tolist() == [False, True, False, False]
