@@ -47,10 +47,18 @@ def test_the_cranial_neighbour_is_the_first_channel() -> None:
 def test_resizing_keeps_the_place() -> None:
     volume = np.zeros((1, 64, 64), np.uint8)
     volume[0, 8:16, 40:48] = 200
-    image = slice_image(volume, np.array([0]), 32)
+    image = slice_image(volume, np.array([0]), SETTINGS)
     assert image.shape == (32, 32, 1)
     assert (image[4:8, 20:24] == 200).all()
     assert image.sum() == 200 * 16
+
+
+def test_the_centre_share_is_cut_from_the_middle() -> None:
+    volume = np.zeros((1, 64, 64), np.uint8)
+    volume[0, 16:48, 16:48] = 100
+    half = replace(SETTINGS, centre_share=0.5)
+    assert (slice_image(volume, np.array([0]), half) == 100).all()
+    assert slice_image(volume, np.array([0]), SETTINGS).min() == 0
 
 
 def test_visible_slices_are_those_with_some_level() -> None:

@@ -53,6 +53,8 @@ class Data:
     # null: the RSNA data under paths.input if it is there, else the phantom.
     root: str | None = None
     image_size_px: int = setting(224, low=16)
+    # The model sees this share of the cached square's side, around its middle; the spine lies there.
+    centre_share: float = setting(1.0, low=0.1, high=1)
     # Slices on either side that become channels of the image, this far apart.
     neighbours: int = setting(1, low=0)
     neighbour_step_mm: float = setting(2.0, low=0)

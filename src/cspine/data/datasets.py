@@ -39,7 +39,7 @@ class SliceSamples:
     def __getitem__(self, key: tuple[int, int]) -> dict[str, torch.Tensor]:
         position, seed = key
         volume = self.studies[self.study[position]].volume
-        image = slice_image(volume, self.neighbours[position], self.settings.image_size_px)
+        image = slice_image(volume, self.neighbours[position], self.settings)
         if self.augmenter is not None and seed >= 0:
             image = self.augmenter(image, seed)
         sample = {"image": torch.from_numpy(np.ascontiguousarray(image.transpose(2, 0, 1)))}

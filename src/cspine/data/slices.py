@@ -27,9 +27,12 @@ def neighbour_indices(z_mm: np.ndarray, indices: np.ndarray, settings: Data) -> 
     return len(z_mm) - 1 - nearest
 
 
-def slice_image(volume: np.ndarray, neighbours: np.ndarray, size_px: int) -> np.ndarray:
-    """One image, uint8 (size, size, channels), from a cached volume, uint8 (z, y, x)."""
-    image = np.stack([volume[index] for index in neighbours], axis=-1)
+def slice_image(volume: np.ndarray, neighbours: np.ndarray, settings: Data) -> np.ndarray:
+    """One image, uint8 (size, size, channels), from the middle of a cached volume, uint8 (z, y, x)."""
+    size_px = settings.image_size_px
+    margin = round(volume.shape[1] * (1 - settings.centre_share) / 2)
+    middle = slice(margin, volume.shape[1] - margin)
+    image = np.stack([volume[index, middle, middle] for index in neighbours], axis=-1)
     if image.shape[0] != size_px:
         shrink = image.shape[0] > size_px
         image = cv2.resize(image, (size_px, size_px), interpolation=cv2.INTER_AREA if shrink else cv2.INTER_LINEAR)
@@ -39,7 +42,7 @@ def slice_image(volume: np.ndarray, neighbours: np.ndarray, size_px: int) -> np.
 def slice_batch(volume: np.ndarray, z_mm: np.ndarray, indices: np.ndarray, settings: Data) -> np.ndarray:
     """Images of several slices of one study, uint8 (n, channels, size, size)."""
     rows = neighbour_indices(z_mm, indices, settings)
-    images = [slice_image(volume, row, settings.image_size_px) for row in rows]
+    images = [slice_image(volume, row, settings) for row in rows]
     return np.ascontiguousarray(np.stack(images).transpose(0, 3, 1, 2))
 
 

@@ -1,0 +1,257 @@
+"""Every study decoded once: windowed pixels in `<uid>.npy`, where they lie in `<uid>.json`, the bad in `bad.csv`."""
+
+import time
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+from tqdm import tqdm
+
+from cspine.config import DatasetConfig, Preprocess, digest, to_dict
+from cspine.data.dicom import StudyError, load_study
+from cspine.data.geometry import Geometry
+from cspine.data.layout import image_folder, label_file, masks_on_disk, studies_on_disk
+from cspine.data.masks import level_presence, load_mask
+from cspine.data.preprocess import Crop, cut, plan_crop
+from cspine.data.workers import Died, run_isolated
+from cspine.errors import UserError
+from cspine.paths import atomic, cache_folder, find_dataset, read_json, write_json
+from cspine.tables import STUDY, read_csv, read_labels, write_table
+
+# Raise it when the code makes other pixels from the same files and settings: every study is then decoded again.
+FORMAT = 1
+COMMAND = "python src/prepare.py"
+BAD_COLUMNS = (STUDY, "reason", "split")
+
+
+@dataclass(frozen=True)
+class CachedStudy:
+    """A prepared study. `presence` is bool (z, 7), or None for a study without a (fitting) mask."""
+
+    uid: str
+    file: Path
+    geometry: Geometry
+    crop: Crop
+    presence: np.ndarray | None
+
+    @property
+    def volume(self) -> np.ndarray:
+        """uint8 (z, size, size), mapped from the file at each access: 2,000 open maps would exhaust file handles."""
+        return np.load(self.file, mmap_mode="r")
+
+
+@dataclass(frozen=True)
+class Task:
+    """One study to prepare; `fast` allows dicomsdl."""
+
+    uid: str
+    folder: Path
+    mask: Path | None
+    target: Path
+    preprocess: Preprocess
+    fast: bool = True
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What became of a study: `bad` is the reason why it has no pixels, `mask_problem` why it has no presence."""
+
+    slices: int = 0
+    fresh: bool = False
+    bad: str | None = None
+    mask_problem: str | None = None
+    skipped: tuple[tuple[str, str], ...] = ()
+
+
+@dataclass
+class Summary:
+    """What `build_cache` did."""
+
+    done: int = 0
+    kept: int = 0
+    slices: int = 0  # decoded in this run
+    seconds: float = 0.0
+    bad: dict[str, str] = field(default_factory=dict)
+    mask_problems: dict[str, str] = field(default_factory=dict)
+    skipped: dict[str, int] = field(default_factory=dict)  # files left out of studies that are otherwise usable
+
+
+def build_cache(config: DatasetConfig, split: str, processes: int, progress: bool = True) -> Summary:
+    """Prepare every study of a split that is not yet in the cache, in so many processes; bad studies are listed.
+
+    Raises UserError where there is no dataset or the cache cannot be written.
+    """
+    started = time.monotonic()
+    root, target = find_dataset(config), cache_folder(config)
+    masks = masks_on_disk(root) if split == "train" else {}
+    tasks = [
+        Task(uid, image_folder(root, split) / uid, masks.get(uid), target, config.preprocess)
+        for uid in _studies(root, split)
+    ]
+    summary = Summary()
+    with tqdm(total=len(tasks), desc=f"{split} studies", unit="study", disable=not progress) as bar:
+        for task, outcome in _run(tasks, processes):
+            _count(summary, task.uid, outcome)
+            bar.update()
+            bar.set_postfix_str(f"{summary.slices / (time.monotonic() - started):.0f} slices/s, {len(summary.bad)} bad")
+    _write_bad(target, split, summary.bad)
+    summary.seconds = time.monotonic() - started
+    return summary
+
+
+def _studies(root: Path, split: str) -> list[str]:
+    """Labelled studies in training (images without a label serve nothing), what is on disk in the test set."""
+    if split == "train":
+        return sorted(read_labels(label_file(root))[STUDY])
+    return studies_on_disk(root, split)
+
+
+def _run(tasks: list[Task], processes: int) -> Iterator[tuple[Task, Outcome]]:
+    """Outcomes as they come; a study whose process died is tried once more, by pydicom alone."""
+    again = []
+    for task, outcome in run_isolated(prepare_study, tasks, processes):
+        if isinstance(outcome, Died):
+            again.append(Task(**{**vars(task), "fast": False}))
+        else:
+            yield task, outcome
+    for task, outcome in run_isolated(prepare_study, again, processes):
+        if isinstance(outcome, Died):
+            outcome = Outcome(
+                bad=f"ends the decoding process (exit status {outcome.exitcode}), also with pydicom alone"
+            )
+        yield task, outcome
+
+
+def prepare_study(task: Task) -> Outcome:
+    """Decode, window, crop and write one study, unless the cache holds it already made from the same files."""
+    volume_file, facts_file = _files(task.target, task.uid)
+    try:
+        source = _signature(task)
+        if (known := _read_facts(facts_file)) and known["source"] == source and volume_file.is_file():
+            return Outcome(mask_problem=known["mask_problem"], skipped=tuple(map(tuple, known["skipped"])))
+        study = load_study(task.folder, task.fast)
+        crop = plan_crop(study.volume, study.geometry, task.preprocess)
+        pixels = cut(study.volume, crop, task.preprocess)
+        presence, mask_problem = _presence(task.mask, study.geometry, study.volume.shape)
+    except StudyError as error:
+        outcome = Outcome(bad=error.reason, skipped=error.skipped)
+    except Exception as error:
+        # One study of thousands must not end the run, whatever is wrong with it; the reason is listed.
+        outcome = Outcome(bad=f"{type(error).__name__}: {error}")
+    else:
+        facts = {
+            "source": source,
+            "geometry": study.geometry.to_json(),
+            "crop": asdict(crop),
+            "presence": None if presence is None else presence.astype(int).tolist(),
+            "mask_problem": mask_problem,
+            "skipped": study.skipped,
+        }
+        _write(volume_file, pixels, facts_file, facts)
+        return Outcome(len(pixels), True, mask_problem=mask_problem, skipped=study.skipped)
+    for file in (facts_file, volume_file):
+        file.unlink(missing_ok=True)
+    return outcome
+
+
+def _presence(
+    mask: Path | None, geometry: Geometry, shape: tuple[int, int, int]
+) -> tuple[np.ndarray | None, str | None]:
+    if mask is None:
+        return None, None
+    try:
+        labels = load_mask(mask, geometry, shape)
+    except UserError as error:
+        return None, str(error)
+    return level_presence(labels, float(np.prod(geometry.pixel_spacing_mm))), None
+
+
+def _signature(task: Task) -> str:
+    """Digest of the names, sizes and times of the files that the study is made of."""
+    if not task.folder.is_dir():
+        raise StudyError(task.folder, "no such folder")
+    files = [*task.folder.iterdir(), *([task.mask] if task.mask else [])]
+    stats = [(file.name, file.stat()) for file in files]
+    return digest([FORMAT, *sorted([name, stat.st_size, stat.st_mtime_ns] for name, stat in stats)])
+
+
+def _files(folder: Path, uid: str) -> tuple[Path, Path]:
+    return folder / f"{uid}.npy", folder / f"{uid}.json"
+
+
+def _read_facts(file: Path) -> dict | None:
+    try:
+        return read_json(file) if file.is_file() else None
+    except UserError:
+        return None  # a damaged file is made again
+
+
+def _write(volume_file: Path, pixels: np.ndarray, facts_file: Path, facts: dict) -> None:
+    """The facts go last and away first: where they stand, the pixels are whole and theirs."""
+    try:
+        facts_file.unlink(missing_ok=True)
+        with atomic(volume_file) as temporary:
+            np.save(temporary, pixels)
+        write_json(facts_file, facts)
+    except OSError as error:
+        raise UserError(f"cannot write the cache: {error}; set paths.cache to a disk with room") from error
+
+
+def _count(summary: Summary, uid: str, outcome: Outcome) -> None:
+    if outcome.bad is not None:
+        summary.bad[uid] = outcome.bad
+        return
+    summary.done += outcome.fresh
+    summary.kept += not outcome.fresh
+    summary.slices += outcome.slices
+    if outcome.mask_problem:
+        summary.mask_problems[uid] = outcome.mask_problem
+    if outcome.skipped:
+        summary.skipped[uid] = len(outcome.skipped)
+
+
+def _write_bad(folder: Path, split: str, bad: dict[str, str]) -> None:
+    """Replace this split's rows of `bad.csv` and keep the other's."""
+    file = folder / "bad.csv"
+    before = read_csv(file, BAD_COLUMNS) if file.is_file() else pd.DataFrame(columns=list(BAD_COLUMNS))
+    fresh = pd.DataFrame([(uid, bad[uid], split) for uid in sorted(bad)], columns=list(BAD_COLUMNS))
+    write_table(pd.concat([before[before["split"] != split], fresh]), file)
+
+
+def open_study(config: DatasetConfig, uid: str) -> CachedStudy:
+    """A study from the cache. Raises UserError: the command that makes it if absent, the reason if bad."""
+    volume_file, facts_file = _files(cache_folder(config), uid)
+    if not facts_file.is_file() or not volume_file.is_file():
+        if reason := bad_studies(config).get(uid):
+            raise UserError(f"study {uid} is unusable ({reason}); {COMMAND} --check lists what to do")
+        keys = " ".join(f"preprocess.{key}={value}" for key, value in to_dict(config.preprocess).items())
+        raise UserError(
+            f"study {uid} is not in the cache {volume_file.parent} (made for {keys.replace('None', 'null')}); "
+            f"make it with: {COMMAND}"
+        )
+    facts = read_json(facts_file)
+    presence = facts["presence"]
+    return CachedStudy(
+        uid=uid,
+        file=volume_file,
+        geometry=Geometry.from_json(facts["geometry"]),
+        crop=Crop(**facts["crop"]),
+        presence=None if presence is None else np.array(presence, bool),
+    )
+
+
+def cached_studies(config: DatasetConfig) -> list[str]:
+    """UIDs of all studies in the cache for these preprocessing settings, of either split, sorted."""
+    folder = cache_folder(config)
+    return sorted(file.name.removesuffix(".json") for file in folder.glob("[!.]*.json"))
+
+
+def bad_studies(config: DatasetConfig) -> dict[str, str]:
+    """UID to reason of the studies that the last `prepare` could not use; empty where it has not run."""
+    file = cache_folder(config) / "bad.csv"
+    if not file.is_file():
+        return {}
+    table = read_csv(file, BAD_COLUMNS)
+    return dict(zip(table[STUDY], table["reason"], strict=True))

@@ -1,0 +1,257 @@
+"""Folds from start to finish on a tiny dataset: what is trained, predicted, joined, skipped, refused and resumed."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from conftest import TinyDataset, write_mask
+from safetensors.torch import load_file
+
+from cspine.anatomy import LEVELS, TARGETS
+from cspine.bundle import Bundle, from_runs
+from cspine.config import Config, to_dict
+from cspine.data.cache import open_study
+from cspine.data.decode import DecodeTask, decode_study
+from cspine.data.prepare import prepare_and_report
+from cspine.engine.distributed import World
+from cspine.errors import UsageError, UserError
+from cspine.inference import LoadedMember, _load
+from cspine.pipeline import plan
+from cspine.tables import STUDY, read_folds, read_slices, read_study_table
+from cspine.tasks.base import StudyImages
+from cspine.training import train_fold
+
+ALONE = World(0, 1, torch.device("cpu"))
+ROOT = Path(__file__).parent.parent
+
+
+class Prepared:
+    """A tiny dataset in the cache, four of its six studies with masks, and the configs of a pipeline for it."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.data = TinyDataset(folder)
+        for uid in self.data.uids[1:5]:
+            write_mask(self.data.mask(uid), self.data.mask_labels())
+        prepare_and_report(self.data.config, ("train",))
+        self.vertebra = self.config("v", "vertebra/image")
+        self.fracture = replace(self.config("f", "fracture/slice"), stage1="v")
+
+    def config(self, name: str, task: str) -> Config:
+        base = to_dict(self.data.config)
+        base["paths"]["oof"] = str(self.folder / "oof")
+        base["data"].update(image_size_px=32, workers=0)
+        base.update(name=name, task=task, train={"epochs": 2, "batch_size": 8}, model={"backbone": "lcnet_050"})
+        file = self.folder / f"{name}.yaml"
+        file.write_text(json.dumps(base))  # JSON is YAML
+        from cspine.config import load
+
+        return load(Config, file)
+
+    @property
+    def oof(self) -> Path:
+        return self.folder / "oof"
+
+
+@pytest.fixture(scope="module")
+def prepared(tmp_path_factory: pytest.TempPathFactory) -> Prepared:
+    made = Prepared(tmp_path_factory.mktemp("training"))
+    for config in (made.vertebra, made.fracture):
+        for fold in (0, 1):
+            train_fold(config, fold, ALONE)
+    return made
+
+
+def test_the_slice_table_holds_every_slice_once_and_says_where_it_comes_from(prepared: Prepared) -> None:
+    table = read_slices(prepared.oof / "v" / "slices.parquet")
+    assert len(table) == 6 * 8
+    assert not table.duplicated([STUDY, "file_number"]).any()
+    fold_of = read_folds(prepared.folder / "in" / "folds.csv").set_index(STUDY)["fold"]
+    for uid, rows in table.groupby(STUDY):
+        masked = uid in prepared.data.uids[1:5]
+        assert set(rows["source"]) == {"oof" if masked else "mean"}
+        assert set(rows["fold"]) == {fold_of[uid] if masked else -1}
+        assert rows["z_mm"].is_monotonic_decreasing
+        truth = rows[[f"{level}_true" for level in LEVELS]].to_numpy()
+        if masked:
+            assert truth.sum(axis=0).tolist() == [2, 3, 0, 0, 0, 0, 0]
+        else:
+            assert np.isnan(truth).all()
+
+
+def test_a_masked_study_is_predicted_only_by_the_fold_that_did_not_see_it(prepared: Prepared) -> None:
+    fold_of = read_folds(prepared.folder / "in" / "folds.csv").set_index(STUDY)["fold"]
+    for fold in (0, 1):
+        predicted = set(pd.read_parquet(prepared.oof / "v" / f"fold{fold}" / "predictions.parquet")[STUDY])
+        assert {uid for uid in predicted if uid in prepared.data.uids[1:5]} == {
+            uid for uid in prepared.data.uids[1:5] if fold_of[uid] == fold
+        }
+
+
+def test_a_study_without_mask_gets_the_mean_of_the_folds(prepared: Prepared) -> None:
+    tables = [pd.read_parquet(prepared.oof / "v" / f"fold{fold}" / "predictions.parquet") for fold in (0, 1)]
+    uid = prepared.data.uids[0]
+    mean = np.mean([table.loc[table[STUDY] == uid, list(LEVELS)].to_numpy() for table in tables], axis=0)
+    joined = read_slices(prepared.oof / "v" / "slices.parquet")
+    assert np.allclose(joined.loc[joined[STUDY] == uid, list(LEVELS)].to_numpy(), mean)
+
+
+def test_oof_holds_every_study_once_in_its_fold(prepared: Prepared) -> None:
+    table = read_study_table(prepared.oof / "f" / "oof.csv")
+    folds = read_folds(prepared.folder / "in" / "folds.csv").set_index(STUDY)["fold"]
+    assert sorted(table[STUDY]) == sorted(prepared.data.uids)
+    assert (table["fold"].to_numpy() == folds.loc[table[STUDY]].to_numpy()).all()
+
+
+def test_inference_from_dicom_equals_the_out_of_fold_prediction(prepared: Prepared) -> None:
+    """Two ways to the same number: cache, data set and loader; decoder, batches and bundle."""
+    fold, uid = 0, read_folds(prepared.folder / "in" / "folds.csv").query("fold == 0")[STUDY].iloc[0]
+    decoded = decode_study(DecodeTask(uid, prepared.data.images(uid), (prepared.fracture.preprocess,)))
+    assert decoded.geometry is not None
+    table = read_slices(prepared.oof / "v" / "slices.parquet")
+    presence = table.loc[table[STUDY] == uid, list(LEVELS)].to_numpy()
+    images = StudyImages(
+        decoded.volumes[prepared.fracture.preprocess], decoded.geometry.z_mm, decoded.geometry.spacing_mm, presence
+    )
+    member = _member_of_fold(prepared, fold)
+    found = member.infer(images, torch.device("cpu"))
+    oof = read_study_table(prepared.oof / "f" / "oof.csv").set_index(STUDY).loc[uid, list(TARGETS)].to_numpy(float)
+    # The batches differ, and with them the order of float32 sums.
+    assert np.allclose(found, oof, atol=1e-5)
+
+
+def _member_of_fold(prepared: Prepared, fold: int) -> LoadedMember:
+    (prepared.oof / "ensemble").mkdir(exist_ok=True)
+    (prepared.oof / "ensemble" / "blend.json").write_text(json.dumps({"members": ["f"]}))
+    bundle = from_runs(prepared.oof)
+    member = bundle.members[0]
+    one = replace(member, models=(member.models[fold],))
+    return _load(one, Bundle(bundle.folder, (), (one,), {}), torch.device("cpu"))
+
+
+def test_a_study_without_images_gets_the_prevalence_of_the_other_folds(tmp_path: Path) -> None:
+    made = Prepared(tmp_path)
+    uid = made.data.uids[2]
+    for file in made.data.images(uid).iterdir():
+        file.unlink()
+    prepare_and_report(made.data.config, ("train",))
+    for config in (made.vertebra, made.fracture):
+        for fold in (0, 1):
+            train_fold(config, fold, ALONE)
+    table = read_study_table(made.oof / "f" / "oof.csv").set_index(STUDY)
+    labels = made.data.labels.set_index(STUDY)
+    others = labels.loc[table.index[table["fold"] != table.loc[uid, "fold"]], list(TARGETS)].mean()
+    assert np.allclose(table.loc[uid, list(TARGETS)].to_numpy(float), others.to_numpy())
+
+
+def test_done_is_skipped_changed_is_refused_restart_begins_again(prepared: Prepared) -> None:
+    weights = prepared.oof / "v" / "fold0" / "weights.safetensors"
+    before = weights.stat().st_mtime_ns
+    train_fold(prepared.vertebra, 0, ALONE)
+    assert weights.stat().st_mtime_ns == before
+    changed = replace(prepared.vertebra, train=replace(prepared.vertebra.train, seed=1))
+    with pytest.raises(UserError, match=r"train\.seed: 0 -> 1.*--restart"):
+        train_fold(changed, 0, ALONE)
+    old = load_file(weights)
+    train_fold(prepared.vertebra, 0, ALONE, restart=True)
+    assert weights.stat().st_mtime_ns != before
+    assert all(torch.equal(value, old[key]) for key, value in load_file(weights).items())
+
+
+def test_other_folds_than_it_was_trained_on_are_refused(tmp_path: Path) -> None:
+    made = Prepared(tmp_path)
+    train_fold(made.vertebra, 0, ALONE)
+    file = tmp_path / "in" / "folds.csv"
+    folds = read_folds(file)
+    folds["fold"] = 1 - folds["fold"]
+    folds.to_csv(file, index=False)
+    with pytest.raises(UserError, match="trained on other folds"):
+        train_fold(made.vertebra, 0, ALONE)
+
+
+def test_full_trains_on_all_and_leaves_no_table(prepared: Prepared) -> None:
+    train_fold(prepared.fracture, None, ALONE)
+    folder = prepared.oof / "f" / "full"
+    assert (folder / "weights.safetensors").exists()
+    assert not list(folder.glob("predictions*"))
+
+
+def test_a_pipeline_trains_stage_one_whole_and_the_head_for_the_fold(prepared: Prepared) -> None:
+    file = prepared.folder / "pipeline.yaml"
+    (prepared.folder / "f1.yaml").write_text("base: f.yaml\nstage1: v\n")
+    file.write_text("models: [v.yaml, f1.yaml]\n")
+    jobs = plan(str(file), "1", [])
+    assert [(job.config.name, job.fold) for job in jobs] == [("v", 0), ("v", 1), ("f", 1)]
+    assert [job.fold for job in plan(str(file), "full", [])] == [None, None]
+    assert [job.fold for job in plan(str(prepared.folder / "v.yaml"), "0", [])] == [0]
+    with pytest.raises(UserError, match="holds the folds 0 to 1"):
+        plan(str(file), "2", [])
+    with pytest.raises(UsageError, match="number from 0 to 1, all, or full"):
+        plan(str(file), "-1", [])
+
+
+def test_a_head_without_its_slice_table_names_the_command(prepared: Prepared) -> None:
+    lonely = replace(prepared.fracture, name="lonely", stage1="nowhere")
+    with pytest.raises(UserError, match=r"nowhere/slices\.parquet is missing; make it with: python src/train\.py"):
+        train_fold(lonely, 0, ALONE)
+
+
+def train_command(prepared: Prepared, *words: str) -> list[str]:
+    return [sys.executable, "src/train.py", "--config", str(prepared.folder / "v.yaml"), "--fold", "0", *words]
+
+
+def test_killed_and_resumed_equals_uninterrupted(prepared: Prepared) -> None:
+    """SIGKILL at a moment nobody chose; the weights must be those of the uninterrupted run, bit for bit."""
+    long = ("train.epochs=40", "train.checkpoint_every=1")
+    whole = subprocess.run(train_command(prepared, *long, "name=whole"), cwd=ROOT, capture_output=True, check=False)
+    assert whole.returncode == 0, whole.stderr
+    process = subprocess.Popen(
+        train_command(prepared, *long, "name=cut"), cwd=ROOT, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+    )
+    checkpoint = prepared.oof / "cut" / "fold0" / "last.ckpt"
+    while not checkpoint.exists():
+        assert process.poll() is None
+        time.sleep(0.01)
+    time.sleep(float(np.random.default_rng().uniform(0, 1)))
+    os.kill(process.pid, signal.SIGKILL)
+    process.wait()
+    assert checkpoint.exists(), "the training was over before it could be killed"
+    refused = subprocess.run(
+        train_command(prepared, *long, "name=cut"), cwd=ROOT, capture_output=True, text=True, check=False
+    )
+    assert refused.returncode == 1
+    assert "--resume" in refused.stderr
+    assert "Traceback" not in refused.stderr
+    resumed = subprocess.run(
+        train_command(prepared, *long, "name=cut", "--resume"), cwd=ROOT, capture_output=True, check=False
+    )
+    assert resumed.returncode == 0, resumed.stderr
+    one, other = (load_file(prepared.oof / name / "fold0" / "weights.safetensors") for name in ("whole", "cut"))
+    assert all(torch.equal(value, other[key]) for key, value in one.items())
+
+
+def test_no_data_at_all_names_both_ways_to_get_some(tmp_path: Path) -> None:
+    words = ["--fold", "0", f"paths.input={tmp_path}"]
+    done = subprocess.run(
+        [sys.executable, "src/train.py", *words], cwd=ROOT, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 1
+    assert "kaggle competitions download" in done.stderr
+    assert "python src/phantom.py" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_the_cache_is_named_when_it_is_missing(prepared: Prepared) -> None:
+    other = replace(prepared.vertebra, name="other", preprocess=replace(prepared.vertebra.preprocess, size_px=20))
+    with pytest.raises(UserError, match=r"python src/prepare\.py"):
+        train_fold(other, 0, ALONE)
+    assert open_study(prepared.vertebra, prepared.data.uids[0]).volume.shape == (8, 24, 24)
