@@ -1,0 +1,90 @@
+"""One patient's neck on a voxel grid: soft tissue, head, spine, ribs, and the fractures given."""
+
+import numpy as np
+
+from cspine.phantom.canvas import Canvas, Frame, Grid, Material, noise_table
+from cspine.phantom.head import paint_head
+from cspine.phantom.solids import beam, ellipsoid, mirrored
+from cspine.phantom.spine import Spine, draw_spine
+from cspine.phantom.tissue import paint_tissue
+from cspine.phantom.vertebrae import disc, rib, vertebra
+
+DISC_MATERIAL = Material(cortex_hu=95, core_hu=80, cortex_mm=1.0, texture_hu=6, joint_mm=0)
+DEPTH_BELOW_C7_MM = 24.0
+
+
+def draw_patient(rng: np.random.Generator) -> tuple[Spine, Material, dict[str, int]]:
+    """Spine, bone quality and the seeds of the parts, so that one part's draws do not shift another's."""
+    spine = draw_spine(rng)
+    density = float(np.clip(rng.normal(1.0, 0.14), 0.75, 1.3))
+    bone = Material(
+        cortex_hu=880 * density**0.5,
+        core_hu=330 * density,
+        cortex_mm=rng.uniform(0.85, 1.25),
+        texture_hu=rng.uniform(40, 75),
+        joint_mm=rng.uniform(1.1, 1.8),
+    )
+    seeds = {name: int(rng.integers(1 << 31)) for name in ("noise", "tissue", "head", "vertebrae", "ribs", "ossicle")}
+    return spine, bone, seeds
+
+
+def render(grid: Grid, spine: Spine, bone: Material, seeds: dict[str, int], cracks: dict[int, np.ndarray]) -> Canvas:
+    """Paint the whole neck; `cracks` maps a level (0 = C1) to its rows for `Canvas.paint`."""
+    rngs = {name: np.random.default_rng(seed) for name, seed in seeds.items()}
+    canvas = Canvas(grid, noise_table(rngs["noise"]))
+    paint_tissue(canvas, spine, rngs["tissue"])
+    paint_lungs(canvas, spine)
+    paint_head(canvas, spine, rngs["head"])
+    for size, below, frame in zip(spine.sizes[1:-1], spine.sizes[2:], spine.frames[1:-1], strict=True):
+        canvas.paint(disc(size, below), frame, DISC_MATERIAL, soft=True)
+    for level, (size, frame, pitch) in enumerate(zip(spine.sizes, spine.frames, spine.pitches, strict=True)):
+        parts = vertebra(size, pitch, spine.wear[level], rngs["vertebrae"])
+        canvas.paint(parts, frame, bone, label=level + 1, cracks=cracks.get(level))
+    for size, frame in zip(spine.sizes[7:], spine.frames[7:], strict=True):
+        canvas.paint(rib(size, rngs["ribs"]), frame, bone)
+    paint_clavicles(canvas, spine, bone)
+    paint_nuchal_ossicle(canvas, spine, bone, rngs["ossicle"])
+    return canvas
+
+
+def paint_lungs(canvas: Canvas, spine: Spine) -> None:
+    """The apices of the lungs beside T1 to T3."""
+    origin = spine.frames[9].origin
+    lung = ellipsoid((38.0, -12.0, -14.0), (27.0, 36.0, 52.0))
+    lung_air = Material(cortex_hu=-840, core_hu=-860, texture_hu=15, surface_mm=0.5, joint_mm=0)
+    canvas.paint(mirrored([lung]), Frame(origin, np.eye(3)), lung_air, soft=True)
+
+
+def paint_clavicles(canvas: Canvas, spine: Spine, bone: Material) -> None:
+    origin = spine.frames[8].origin
+    side = [
+        beam((18.0, -62.0, -16.0), (55.0, -48.0, 4.0), (5.5, 6.0), blend=3),
+        beam((55.0, -48.0, 4.0), (110.0, -15.0, 22.0), (5.5, 5.0), blend=3),
+    ]
+    canvas.paint(mirrored(side), Frame(origin, np.eye(3)), bone)
+
+
+def paint_nuchal_ossicle(canvas: Canvas, spine: Spine, bone: Material, rng: np.random.Generator) -> None:
+    """In one of six, a smooth piece of bone in the ligament behind C5 or C6: not a fractured spinous process."""
+    level = int(rng.integers(4, 6))
+    size = spine.sizes[level]
+    place = (0.0, size.lamina_y + size.spinous + rng.uniform(8, 13), -10.0)
+    shape = ellipsoid(place, (rng.uniform(1.5, 2.5), rng.uniform(1.8, 3.2), rng.uniform(3, 6)))
+    if rng.random() < 1 / 6:
+        canvas.paint([shape], spine.frames[level], bone)
+
+
+def draw_grid(spine: Spine, matrix: int, spacing_mm: float, rng: np.random.Generator) -> Grid:
+    """Field of view and slices of one scan: from above C1 to below C7, so that all seven levels are whole."""
+    field_mm = rng.uniform(190.0, 230.0)
+    pixel_mm = field_mm / matrix
+    top = spine.frames[0].origin[2] + rng.uniform(22.0, 48.0)
+    c7 = spine.frames[6]
+    tip = spine.sizes[6].lamina_y + spine.sizes[6].spinous
+    lowest = min(c7.origin[2] - 14.0, c7.to_world(np.array([0, tip, -spine.sizes[6].spinous_drop * tip]))[2] - 6.0)
+    bottom = min(lowest, c7.origin[2] - DEPTH_BELOW_C7_MM) - rng.uniform(0.0, 22.0)
+    middle = spine.frames[3].origin
+    x = middle[0] + rng.normal(0, 4) - field_mm / 2 + pixel_mm / 2
+    y = middle[1] + rng.normal(0, 5) - field_mm / 2 + pixel_mm / 2 - 4.0
+    count = int((top - bottom) / spacing_mm) + 1
+    return Grid((count, matrix, matrix), spacing_mm, pixel_mm, (x, y, top))

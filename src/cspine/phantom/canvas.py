@@ -1,0 +1,260 @@
+"""The volume under construction, and how a solid is painted into it."""
+
+import math
+from dataclasses import dataclass, field
+
+import numpy as np
+from numba import njit
+from scipy import ndimage
+
+from cspine.phantom.solids import bounding_box, noise_at, primitive_distance, solid_distance
+
+NOISE_SIDE = 64
+CRACK_SIZE = 20
+PLANE, CRUSH = 0.0, 1.0
+BLOCK = 6
+FAR_MM = 1e3
+
+
+@dataclass(frozen=True)
+class Grid:
+    """Voxel (z, y, x) = (0, 0, 0) lies at `origin` (x, y, z), LPS mm; index z runs downwards, cranial to caudal."""
+
+    shape: tuple[int, int, int]
+    spacing_mm: float
+    pixel_mm: float
+    origin: tuple[float, float, float]
+
+    @property
+    def numbers(self) -> np.ndarray:
+        return np.array([*self.origin, self.spacing_mm, self.pixel_mm])
+
+    def z_mm(self) -> np.ndarray:
+        return self.origin[2] - self.spacing_mm * np.arange(self.shape[0])
+
+    def index_box(self, low: np.ndarray, high: np.ndarray) -> np.ndarray:
+        """The voxels inside the LPS box from `low` to `high`: first and last + 1 for z, y, x."""
+        x, y, z = self.origin
+        first = [(z - high[2]) / self.spacing_mm, (low[1] - y) / self.pixel_mm, (low[0] - x) / self.pixel_mm]
+        last = [(z - low[2]) / self.spacing_mm, (high[1] - y) / self.pixel_mm, (high[0] - x) / self.pixel_mm]
+        shape = np.array(self.shape)
+        return np.stack([np.clip(np.floor(first), 0, shape), np.clip(np.ceil(last) + 1, 0, shape)]).astype(np.int64)
+
+
+@dataclass(frozen=True)
+class Frame:
+    """Where a solid stands: the LPS position in mm of its origin, and its axes x, y, z as the rows of a rotation."""
+
+    origin: np.ndarray
+    axes: np.ndarray
+
+    def to_world(self, points: np.ndarray) -> np.ndarray:
+        return self.origin + points @ self.axes
+
+
+@dataclass(frozen=True)
+class Material:
+    """A shell of `cortex_mm` around a core; `surface_mm` is its roughness, `joint_mm` is kept free of other bones."""
+
+    cortex_hu: float = 850.0
+    core_hu: float = 280.0
+    cortex_mm: float = 1.0
+    texture_hu: float = 45.0
+    surface_mm: float = 0.22
+    joint_mm: float = 1.4
+
+    @property
+    def numbers(self) -> np.ndarray:
+        return np.array([self.cortex_hu, self.core_hu, self.cortex_mm, self.texture_hu, self.surface_mm, self.joint_mm])
+
+
+@dataclass
+class Canvas:
+    """HU, distance in mm to the nearest bone, vertebra label, and fracture truth (0 none, else the crack's id)."""
+
+    grid: Grid
+    noise: np.ndarray
+    hu: np.ndarray = field(init=False)
+    distance: np.ndarray = field(init=False)
+    label: np.ndarray = field(init=False)
+    truth: np.ndarray = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.hu = np.full(self.grid.shape, -1000.0, np.float32)
+        self.distance = np.full(self.grid.shape, FAR_MM, np.float32)
+        self.label = np.zeros(self.grid.shape, np.uint8)
+        self.truth = np.zeros(self.grid.shape, np.uint8)
+
+    def paint(
+        self,
+        primitives: list[np.ndarray],
+        frame: Frame,
+        material: Material,
+        label: int = 0,
+        cracks: np.ndarray | None = None,
+        soft: bool = False,
+    ) -> None:
+        """Paint one solid over what is there; `soft` solids do not keep bones away from themselves."""
+        rows = np.stack(primitives)
+        cracks = np.zeros((0, CRACK_SIZE)) if cracks is None else cracks
+        low, high = bounding_box(rows)
+        corners = np.stack(np.meshgrid(*np.stack([low - 4, high + 4]).T), -1).reshape(-1, 3)
+        world = frame.to_world(corners)
+        limits = self.grid.index_box(world.min(0), world.max(0))
+        _paint(
+            (self.hu, self.distance, self.label, self.truth),
+            self.grid.numbers,
+            limits,
+            (frame.origin, np.ascontiguousarray(frame.axes)),
+            rows,
+            cracks,
+            material.numbers,
+            self.noise,
+            label,
+            soft,
+        )
+
+
+def noise_table(rng: np.random.Generator) -> np.ndarray:
+    """A periodic cube of smooth noise with mean 0 and deviation 1, for `noise_at`."""
+    raw = rng.standard_normal((NOISE_SIDE,) * 3).astype(np.float32)
+    smooth = ndimage.gaussian_filter(raw, 0.9, mode="wrap")
+    return smooth / smooth.std()
+
+
+@njit(cache=True, fastmath=True)
+def _smooth_step(t):
+    t = min(max(t, 0.0), 1.0)
+    return t * t * (3.0 - 2.0 * t)
+
+
+@njit(cache=True, fastmath=True)
+def _bend(x, y, z, cracks, noise, ramp):
+    """Where the bone at a point was before it broke, the share of the voxel that is gap, the crack's id, extra HU.
+
+    A PLANE row: 1-3 a point on it, 4-6 unit normal towards the fragment, 7 gap, 8-10 shift of the fragment, 11-13
+    centre and 14 radius of the ball that the crack stays in, 15 roughness, 19 id. A CRUSH row: 1 bottom and 2 top of
+    the body, 3 share of the height lost, 4 half width, 5 half depth, 15 roughness, 19 id. All in mm.
+    """
+    gap, hit, extra = 0.0, 0.0, 0.0
+    for i in range(cracks.shape[0]):
+        crack = cracks[i]
+        if crack[0] == CRUSH:
+            lost = crack[3] * _smooth_step((crack[4] + 3.0 - abs(x)) / 3.0) * _smooth_step((crack[5] + 1.0 - y) / 4.0)
+            lost *= 0.25 + 0.75 * min(max((crack[5] - y) / (2.0 * crack[5]), 0.0), 1.0)
+            if z > crack[1] and lost > 0.01:
+                z = crack[1] + (z - crack[1]) / (1.0 - lost)
+                rough = crack[15] * noise_at(noise, x / 3.0, y / 3.0, 40.0)
+                below = crack[2] - z + rough
+                if 0.0 < below < 7.0 and z < crack[2] + 3.0 and abs(x) < crack[4] and abs(y) < crack[5]:
+                    hit = crack[19]
+                    extra += 230.0 * _smooth_step((7.0 - below) / 3.0)
+                    gap = max(gap, 0.75 * min(max(1.0 - abs(below - 5.0) / (0.5 + 0.5 * ramp), 0.0), 1.0))
+            continue
+        bx, by, bz = x - crack[11], y - crack[12], z - crack[13]
+        inside = crack[14] - math.sqrt(bx * bx + by * by + bz * bz)
+        if inside <= 0:
+            continue
+        rough = noise_at(noise, x / 2.5 + 9.0 * i, y / 2.5, z / 2.5) + noise_at(noise, x / 6.0, y / 6.0, z / 6.0)
+        rough *= crack[15]
+        side = (x - crack[1]) * crack[4] + (y - crack[2]) * crack[5] + (z - crack[3]) * crack[6] + rough
+        taper = _smooth_step(inside / 3.0)
+        width = crack[7] * taper
+        cover = min(max((0.5 * width + 0.5 * ramp - abs(side)) / ramp, 0.0), min(1.0, width / ramp))
+        if cover > 0.0:
+            gap = max(gap, cover)
+            if cover > 0.2:
+                hit = crack[19]
+        if side > 0:
+            x -= crack[8] * taper
+            y -= crack[9] * taper
+            z -= crack[10] * taper
+    return x, y, z, gap, hit, extra
+
+
+@njit(cache=True, fastmath=True)
+def _paint(arrays, numbers, limits, frame, rows, cracks, material, noise, label, soft):
+    """Paint a solid block by block, with only the primitives that can reach into the block."""
+    half_z, half = 0.5 * BLOCK * numbers[3], 0.5 * BLOCK * numbers[4]
+    reach = math.sqrt(half_z * half_z + 2.0 * half * half) + 3.0
+    if cracks.shape[0]:
+        reach += 4.0
+    low, high = np.empty(3, np.int64), np.empty(3, np.int64)
+    near = np.empty_like(rows)
+    for k in range(limits[0, 0], limits[1, 0], BLOCK):
+        for j in range(limits[0, 1], limits[1, 1], BLOCK):
+            for i in range(limits[0, 2], limits[1, 2], BLOCK):
+                low[0], low[1], low[2] = k, j, i
+                for axis in range(3):
+                    high[axis] = min(low[axis] + BLOCK, limits[1, axis])
+                x, y, z = _local(k + 0.5 * BLOCK, j + 0.5 * BLOCK, i + 0.5 * BLOCK, numbers, frame)
+                count = _gather(x, y, z, rows, reach, near)
+                if count:
+                    _paint_block(arrays, numbers, low, high, frame, near[:count], cracks, material, noise, label, soft)
+
+
+@njit(cache=True, fastmath=True)
+def _gather(x, y, z, rows, reach, near):
+    """Copy the primitives that come within `reach` of a point to `near`; their number, 0 if none of them adds."""
+    count, adding = 0, 0
+    for r in range(rows.shape[0]):
+        # First-order distances can overshoot, hence the margin.
+        if 0.7 * primitive_distance(x, y, z, rows, r) < reach + rows[r, 2]:
+            near[count] = rows[r]
+            count += 1
+            adding += rows[r, 1] > 0
+    return count if adding else 0
+
+
+@njit(cache=True, fastmath=True)
+def _local(k, j, i, numbers, frame):
+    """Voxel indices to the millimetres of a frame."""
+    origin, axes = frame
+    wx = numbers[0] + i * numbers[4] - origin[0]
+    wy = numbers[1] + j * numbers[4] - origin[1]
+    wz = numbers[2] - k * numbers[3] - origin[2]
+    x = axes[0, 0] * wx + axes[0, 1] * wy + axes[0, 2] * wz
+    y = axes[1, 0] * wx + axes[1, 1] * wy + axes[1, 2] * wz
+    z = axes[2, 0] * wx + axes[2, 1] * wy + axes[2, 2] * wz
+    return x, y, z
+
+
+@njit(cache=True, fastmath=True)
+def _bone(x, y, z, d, extra, material, noise, ramp):
+    """HU of a solid at a depth of -d mm under its surface."""
+    grain = material[3] * noise_at(noise, x / 1.1, y / 1.1, z / 1.1)
+    core = material[1] + grain + 1.2 * material[3] * noise_at(noise, x / 7.0, y / 7.0, z / 7.0) + extra
+    shell = _smooth_step((material[2] - 0.5 * ramp + 0.4 + d) / 0.8)
+    return core + (material[0] + 2.0 * grain - core) * shell
+
+
+@njit(cache=True, fastmath=True)
+def _paint_block(arrays, numbers, low, high, frame, rows, cracks, material, noise, label, soft):
+    hu, distance, labels, truth = arrays
+    ramp = 0.9 * numbers[4]
+    for k in range(low[0], high[0]):
+        for j in range(low[1], high[1]):
+            for i in range(low[2], high[2]):
+                x, y, z = _local(k, j, i, numbers, frame)
+                gap, hit, extra = 0.0, 0.0, 0.0
+                if cracks.shape[0]:
+                    x, y, z, gap, hit, extra = _bend(x, y, z, cracks, noise, ramp)
+                d = solid_distance(x, y, z, rows)
+                if d > 2.5:
+                    continue
+                if material[4] > 0:
+                    d += material[4] * noise_at(noise, x / 3.0, y / 3.0, z / 3.0 + 0.37 * label)
+                if not soft:
+                    d = max(d, material[5] - distance[k, j, i])
+                    distance[k, j, i] = min(distance[k, j, i], d)
+                share = min(max(0.5 - d / ramp, 0.0), 1.0)
+                if share <= 0:
+                    continue
+                bone = _bone(x, y, z, d, extra, material, noise, ramp)
+                if gap > 0:
+                    bone += gap * (65.0 - bone)
+                hu[k, j, i] += share * (bone - hu[k, j, i])
+                if share >= 0.5 and label:
+                    labels[k, j, i] = label
+                    if hit > 0:
+                        truth[k, j, i] = int(hit)

@@ -1,0 +1,92 @@
+"""How the vertebrae of one patient are sized, stacked and tilted."""
+
+import math
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from cspine.phantom.canvas import Frame
+from cspine.phantom.vertebrae import SIZES, Size, vary
+
+C1_ABOVE_C2_MM = 19.0  # the middle of C1's ring above the middle of C2's body
+RING_BEHIND_DENS_MM = 8.3
+
+
+@dataclass(frozen=True)
+class Spine:
+    """C1 to T3 from cranial to caudal: dimensions, places, and the distance in mm to the vertebra below."""
+
+    sizes: tuple[Size, ...]
+    frames: tuple[Frame, ...]
+    pitches: tuple[float, ...]
+    wear: tuple[float, ...]
+    scale: float
+
+    def curve(self, local_y: list[float]) -> np.ndarray:
+        """Points (x, y, z) in mm, one a level, at a depth of each level's own frame."""
+        return np.array([f.to_world(np.array([0.0, y, 0.0])) for f, y in zip(self.frames, local_y, strict=True)])
+
+
+def draw_spine(rng: np.random.Generator) -> Spine:
+    """A random neck; the middle of C2's body is at x = y = 0 and C5 about at z = 0."""
+    scale = float(np.clip(rng.normal(1.0, 0.065), 0.86, 1.15))
+    wear = _wear(rng)
+    varied = [vary(size, rng, scale) for size in SIZES]
+    sizes = tuple(replace(size, disc=size.disc * (1 - 0.5 * w)) for size, w in zip(varied, wear, strict=True))
+    tilts = _tilts(rng)
+    bend = math.radians(rng.normal(0, 2.2))
+    twist = math.radians(rng.normal(0, 4.0))
+    frames: list[Frame] = []
+    pitches: list[float] = []
+    place = np.array([0.0, 0.0, 60.0 * scale])
+    for i, size in enumerate(sizes):
+        level = i - 4
+        yaw = twist * (0.4 - i / 9) * 2 + (math.radians(rng.normal(0, 3)) if i == 0 else 0.0)
+        axes = _rotation(tilts[i], bend * level / 2, yaw)
+        if i == 1:
+            frames[0] = _atlas_frame(place, axes, frames[0].axes, scale)
+        frames.append(Frame(place.copy(), axes))
+        if i == 0:
+            pitches.append(C1_ABOVE_C2_MM * scale)
+            continue
+        below = sizes[i + 1] if i + 1 < len(sizes) else size
+        pitch = size.height / 2 + size.disc + below.height / 2 + (1.0 if i == 1 else 0.0)
+        pitches.append(pitch)
+        following = tilts[min(i + 1, len(tilts) - 1)]
+        middle = _rotation((tilts[i] + following) / 2, bend * (level + 0.5) / 2, 0.0)
+        # Each body stands a little behind or in front of its neighbour, as in any real column.
+        place = place - middle[2] * pitch + np.array([0.0, rng.normal(0, 0.35), 0.0])
+    return Spine(sizes, tuple(frames), tuple(pitches), tuple(wear), scale)
+
+
+def _wear(rng: np.random.Generator) -> list[float]:
+    """Degeneration of every level's disc, 0 to 1: little in the young, most at C5 to C7 in the old."""
+    age = rng.random()
+    usual = np.array([0, 0.3, 0.5, 0.6, 1.0, 1.1, 0.8, 0.4, 0.4, 0.4])
+    return np.clip(age**1.5 * usual * rng.uniform(0.3, 1.4, 10), 0, 1).tolist()
+
+
+def _tilts(rng: np.random.Generator) -> np.ndarray:
+    """Forward lean in radians of C1 to T3: from about upright at C2 to the slope of the upper thorax."""
+    head = rng.normal(-4, 4)
+    thorax = rng.normal(24, 5)
+    levels = np.arange(10)
+    lean = head + (thorax - head) * np.clip((levels - 1) / 6.5, 0, 1.3) ** rng.uniform(0.9, 1.6)
+    lean[0] = head + rng.normal(-6, 4)
+    return np.radians(lean + rng.normal(0, 0.8, 10))
+
+
+def _atlas_frame(axis_origin: np.ndarray, axis_axes: np.ndarray, atlas_axes: np.ndarray, scale: float) -> Frame:
+    offset = np.array([0.0, RING_BEHIND_DENS_MM, C1_ABOVE_C2_MM]) * scale
+    # The ring turns about the dens, so it is placed by the dens and not by its own middle.
+    pivot = axis_origin + np.array([0.0, 0.0, C1_ABOVE_C2_MM * scale]) @ axis_axes
+    return Frame(pivot + np.array([0.0, offset[1], 0.0]) @ atlas_axes, atlas_axes)
+
+
+def _rotation(lean: float, side: float, yaw: float) -> np.ndarray:
+    """Rows x, y, z of a frame leaning forward (its top towards -y), to the side, and turned about its own axis."""
+    cx, sx, cy, sy, cz, sz = (f(a) for a in (lean, side, yaw) for f in (math.cos, math.sin))
+    about_x = np.array([[1, 0, 0], [0, cx, sx], [0, -sx, cx]])
+    about_y = np.array([[cy, 0, -sy], [0, 1, 0], [sy, 0, cy]])
+    about_z = np.array([[cz, sz, 0], [-sz, cz, 0], [0, 0, 1]])
+    return about_z @ about_x @ about_y
