@@ -27,7 +27,7 @@ def main() -> None:
     from cspine.training import train_fold
 
     jobs = plan(args.config, args.fold, args.overrides)
-    with join_world(jobs[0].config.train.device) as world:
+    with join_world(jobs[0].config.train.device, jobs[0].config.data.workers) as world:
         for job in jobs:
             train_fold(job.config, job.fold, world, args.resume, args.restart)
 

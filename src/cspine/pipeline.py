@@ -24,6 +24,12 @@ def plan(file: str, fold: str, overrides: list[str]) -> list[Job]:
     find_dataset(configs[0])
     known = [int(k) for k in sorted(read_folds(folds_file(configs[0]))["fold"].unique())]
     asked = _folds(fold, known)
+    for config in configs:
+        if config.folds.count != len(known):
+            raise UserError(
+                f"{config.name}: folds.count={config.folds.count}, but {folds_file(config)} holds {len(known)} folds; "
+                f"train with folds.count={len(known)}"
+            )
     read_by_others = {config.stage1 for config in configs} if asked != [None] else set()
     return [Job(config, fold) for config in configs for fold in (known if config.name in read_by_others else asked)]
 

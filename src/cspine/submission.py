@@ -13,7 +13,7 @@ from cspine.bundle import MANIFEST, Bundle, read
 from cspine.config import DatasetConfig, Preprocess
 from cspine.data.decode import DecodedStudy, DecodeTask, decode_studies
 from cspine.data.layout import image_folder, rows_file, studies_on_disk
-from cspine.engine.distributed import choose_device
+from cspine.engine.distributed import choose_device, share_cores
 from cspine.errors import UserError
 from cspine.inference import Predictor
 from cspine.paths import find_dataset
@@ -45,6 +45,7 @@ def submit(bundle: Bundle, rows: pd.DataFrame, images: Path, output: Path, devic
     done: dict[str, np.ndarray] = {}
     bad: dict[str, str] = {}
     _write(rows, done, priors, output)
+    share_cores(processes)
     predictor = Predictor(bundle, choose_device(device))
     saved = time.monotonic()
     with tqdm(total=len(uids), desc="predicting", unit="study") as bar:

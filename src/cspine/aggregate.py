@@ -1,0 +1,47 @@
+"""From slices to levels to the patient: the baseline aggregations of METHOD, phase 3."""
+
+from collections.abc import Sequence
+
+import numpy as np
+
+# A level seen over less than this is a stray detection or cut off by the scan's edge, not something to judge.
+MINIMUM_MM = 2.0
+
+
+def level_probabilities(
+    fractured: np.ndarray,
+    presence: np.ndarray,
+    spacing_mm: float,
+    priors: Sequence[float] | np.ndarray,
+    minimum_mm: float = MINIMUM_MM,
+) -> np.ndarray:
+    """p_j = sum_i f_ij v_ij / sum_i v_ij, float64 (levels,), always between the least and the greatest f_ij.
+
+    `fractured` f is (slices,) or (slices, levels), `presence` v (slices, levels), `spacing_mm` the distance of the
+    slices. A level seen over less than `minimum_mm` (sum_i v_ij times the spacing) gets its prior.
+    Raises ValueError for shapes that do not fit and for values that are not probabilities.
+    """
+    presence = np.asarray(presence, np.float64)
+    fractured = np.asarray(fractured, np.float64)
+    per_level = fractured[:, None] if fractured.ndim == 1 else fractured
+    if presence.ndim != 2 or per_level.shape not in {(len(presence), 1), presence.shape}:
+        raise ValueError(f"fractured {fractured.shape} does not fit presence {presence.shape}")
+    for values, name in ((per_level, "fractured"), (presence, "presence")):
+        if not ((values >= 0) & (values <= 1)).all():
+            raise ValueError(f"{name} holds values that are no probabilities")
+    priors = np.asarray(priors, np.float64)
+    if not len(presence):
+        return priors.copy()
+    seen = presence.sum(axis=0)
+    is_found = (seen * spacing_mm >= minimum_mm) & (seen > 0)
+    # A share of the whole rather than a quotient of two sums: presences of 1e-300 would lose their products.
+    shares = presence / np.where(is_found, seen, 1.0)
+    # Rounding may leave the mean an ulp outside the range of what it is the mean of.
+    mean = np.clip((per_level * shares).sum(axis=0), per_level.min(axis=0), per_level.max(axis=0))
+    return np.where(is_found, mean, priors)
+
+
+def overall(levels: np.ndarray) -> float:
+    """1 - prod_j (1 - p_j): at least one level is fractured, were the levels independent. Never below any p_j."""
+    levels = np.asarray(levels, np.float64)
+    return float(max(1 - np.prod(1 - levels), levels.max()))

@@ -1,0 +1,189 @@
+"""From the members' out-of-fold predictions to the blend: fit it, score it by nested folds, describe it in files."""
+
+import platform
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import scipy
+
+from cspine.anatomy import LEVELS, OVERALL, TARGETS
+from cspine.blend import Blend, fit_blend, nested_blend
+from cspine.calibrate import metric_prior, smoothed_prevalence
+from cspine.config import DatasetConfig
+from cspine.errors import UserError
+from cspine.metrics import NORMALISATIONS, weighted_log_loss
+from cspine.paths import find_dataset, folds_file, sha256, write_json
+from cspine.runs import ENSEMBLE, OutOfFold, Run, all_runs, find_runs, read_out_of_fold
+from cspine.scores import number, study_scores, text_table
+from cspine.tables import STUDY, write_study_table
+from cspine.thresholds import best_thresholds, nested_thresholds
+
+FORMAT = 1
+
+
+@dataclass(frozen=True)
+class Entry:
+    """A member or the blend. `raw` and `fitted` are column losses before and after calibrating on the same rows."""
+
+    name: str
+    raw: float
+    fitted: float
+    nested: np.ndarray  # (n, 8), each fold predicted by what was fitted on the others
+    cuts: np.ndarray  # (n, 8) nested thresholds
+    scores: dict[str, Any]  # of `nested` at `cuts`
+
+
+@dataclass(frozen=True)
+class Ensemble:
+    """`members` and `blended` as scored, `blend` fitted on all rows, `thresholds` (8,) on all nested ones."""
+
+    dataset: str
+    data: OutOfFold
+    blend: Blend
+    members: tuple[Entry, ...]
+    blended: Entry
+    thresholds: np.ndarray
+    priors: np.ndarray  # (8,) for a study without a usable image
+    oracles: dict[str, dict[str, float]]  # constant predictions that know the prevalence -> loss by normalisation
+    inputs: dict[str, dict[str, str]]
+
+
+def choose_members(oof: Path, names: Sequence[str]) -> list[Run]:
+    """The fracture runs of these names, or all whole ones; says what it takes and what it passes over."""
+    if names:
+        chosen = find_runs(oof, names)
+        for run in chosen:
+            if run.name == ENSEMBLE or run.kind != "fracture":
+                raise UserError(f"{run.name}: only fracture runs can be blended, neither vertebra runs nor the blend")
+    else:
+        lacks = {run: run.lacks() for run in all_runs(oof, "fracture")}
+        for run, lack in lacks.items():
+            if lack:
+                print(f"passed over {run.name}: {lack}")
+        chosen = [run for run, lack in lacks.items() if lack is None]
+    if not chosen:
+        raise UserError(f"{oof}/ holds no fracture run with all folds; train some: python src/train.py --fold all")
+    print(f"members: {', '.join(run.name for run in chosen)}")
+    return chosen
+
+
+def fit_ensemble(runs: Sequence[Run], config: DatasetConfig) -> Ensemble:
+    """Blend runs on the folds in folds.csv. Deterministic."""
+    data = read_out_of_fold(runs, config)
+    names = [run.name for run in runs]
+    stack = np.stack([data.predictions[name] for name in names])
+    blend = fit_blend(stack, data.labels, names)
+    blended = _entry("blend", stack, blend.apply_uncalibrated(list(stack)), data)
+    prevalence = data.labels.mean(axis=0)
+    constants = {"q": prevalence, "2q/(1+q)": metric_prior(prevalence)}
+    return Ensemble(
+        dataset=find_dataset(config).resolve().name,
+        data=data,
+        blend=blend,
+        members=tuple(_entry(name, data.predictions[name][None], data.predictions[name], data) for name in names),
+        blended=blended,
+        thresholds=best_thresholds(data.labels, blended.nested),
+        priors=metric_prior(smoothed_prevalence(data.labels)),
+        oracles={name: _losses(data.labels, np.tile(q, (len(data.labels), 1))) for name, q in constants.items()},
+        inputs={
+            **{run.name: {"config_hash": run.done()[0]["config_hash"], "sha256": sha256(run.table)} for run in runs},
+            "folds.csv": {"sha256": sha256(folds_file(config))},
+            "train.csv": {"sha256": sha256(find_dataset(config) / "train.csv")},
+        },
+    )
+
+
+def describe(ensemble: Ensemble) -> dict[str, Any]:
+    """blend.json: everything inference needs besides the members' weights, and what it was made from."""
+    return {
+        "format": FORMAT,
+        **ensemble.blend.to_json(),
+        "thresholds": dict(zip(TARGETS, ensemble.thresholds.tolist(), strict=True)),
+        "priors": dict(zip(TARGETS, ensemble.priors.tolist(), strict=True)),
+        "nested_loss": ensemble.blended.scores["loss"],
+        "dataset": ensemble.dataset,
+        "studies": len(ensemble.data.labels),
+        "inputs": ensemble.inputs,
+        "versions": {"python": platform.python_version(), "numpy": np.__version__, "scipy": scipy.__version__},
+    }
+
+
+def write_ensemble(ensemble: Ensemble, folder: Path) -> list[Path]:
+    """Write oof.csv (nested predictions) and blend.json; the files."""
+    table = pd.DataFrame(ensemble.blended.nested, columns=list(TARGETS))
+    table.insert(0, STUDY, ensemble.data.uids)
+    table.insert(1, "fold", ensemble.data.folds)
+    write_study_table(table, folder / "oof.csv")
+    write_json(folder / "blend.json", describe(ensemble))
+    return [folder / "oof.csv", folder / "blend.json"]
+
+
+def ensemble_text(ensemble: Ensemble) -> str:
+    """In-sample and nested scores of every member and of the blend, for a terminal."""
+    header = ["", "raw", "in-sample", "nested", "row", "global", "AUC", "acc.", "F1", "AUC", "acc.", "F1"]
+    weights = ", ".join(f"{weight:.3f} {name}" for name, weight in _weights(ensemble.blend))
+    return "\n".join(
+        [
+            f"{len(ensemble.data.labels)} studies of {ensemble.dataset}, {len(np.unique(ensemble.data.folds))} folds",
+            text_table(header, score_rows(ensemble)),
+            "  raw, in-sample, nested: the column loss as predicted, calibrated on the rows it is scored on, and",
+            "  calibrated on the other folds. What follows is nested: row and global loss, then AUC, accuracy and F1",
+            "  of patients, and of vertebrae (mean AUC of the levels). The constants know these rows' prevalence.",
+            f"blend: {weights}; scale {ensemble.blend.scale:.3f}",
+        ]
+    )
+
+
+def score_rows(ensemble: Ensemble) -> list[list[str]]:
+    """The cells of the score table: name; raw, in-sample, nested column loss; nested row and global loss; AUC, accuracy
+    and F1 of patients; mean AUC, accuracy and F1 of vertebrae. The constants first, the blend last.
+    """
+    rows = [
+        [f"constant {name}", number(loss["column"]), "", "", number(loss["row"]), number(loss["global"]), *[""] * 6]
+        for name, loss in ensemble.oracles.items()
+    ]
+    return rows + [_row(entry) for entry in (*ensemble.members, ensemble.blended)]
+
+
+def mean_level_auc(scores: dict[str, Any]) -> float | None:
+    """The mean AUC of the levels that have both classes."""
+    known = [scores["targets"][level]["auc"] for level in LEVELS if scores["targets"][level]["auc"] is not None]
+    return float(np.mean(known)) if known else None
+
+
+def _entry(name: str, stack: np.ndarray, raw: np.ndarray, data: OutOfFold) -> Entry:
+    """Score members (m, n, 8), as predicted in `raw` (n, 8), after calibration and by nested folds."""
+    fitted = fit_blend(stack, data.labels).apply(list(stack))
+    nested = nested_blend(stack, data.labels, data.folds)
+    cuts = nested_thresholds(data.labels, nested, data.folds)
+    return Entry(
+        name=name,
+        raw=weighted_log_loss(data.labels, raw, "column"),
+        fitted=weighted_log_loss(data.labels, fitted, "column"),
+        nested=nested,
+        cuts=cuts,
+        scores=study_scores(data.labels, nested, cuts),
+    )
+
+
+def _losses(labels: np.ndarray, predictions: np.ndarray) -> dict[str, float]:
+    return {name: weighted_log_loss(labels, predictions, name) for name in NORMALISATIONS}
+
+
+def _row(entry: Entry) -> list[str]:
+    scores = entry.scores
+    losses = [entry.raw, entry.fitted, *(scores["loss"][name] for name in ("column", "row", "global"))]
+    patient, vertebra = scores["patient_level"], scores["vertebra_level"]
+    decided = [
+        *(scores["targets"][OVERALL]["auc"], patient["accuracy"], patient["f1"]),
+        *(mean_level_auc(scores), vertebra["accuracy"], vertebra["f1"]),
+    ]
+    return [entry.name, *(number(value) for value in losses), *(number(value, 3) for value in decided)]
+
+
+def _weights(blend: Blend) -> list[tuple[str, float]]:
+    return sorted(zip(blend.members, blend.weights, strict=True), key=lambda pair: (-pair[1], pair[0]))
