@@ -69,7 +69,7 @@ def main() -> int:
     parser.add_argument("--config", default="configs/base.yaml")
     parser.add_argument("--kernel", type=Path, default=HERE / "inference" / "kernel.py")
     parser.add_argument("--weights", type=Path, default=HERE / "weights")
-    parser.add_argument("--keep", type=Path, help="copy the kernel's submission.csv here")
+    parser.add_argument("--expected", type=Path, help="what src/predict.py wrote; default: run it now")
     args = parser.parse_with_overrides()
     config = load(DatasetConfig, args.config, args.overrides)
     kernel = need(args.kernel, "python kernels/build.py").resolve()
@@ -77,10 +77,8 @@ def main() -> int:
     mounts = {"cspine-fracture-weights": args.weights.resolve(), RSNA_NAME: find_dataset(config).resolve()}
     with tempfile.TemporaryDirectory(prefix="rehearsal-") as folder:
         submission = rehearse(kernel, Sandbox(Path(folder), mounts))
-        expected = predict(args.config, args.overrides, Path(folder) / "expected.csv")
-        if args.keep is not None:
-            shutil.copyfile(submission, args.keep)
-        return compare(submission, expected)
+        expected = args.expected or predict(args.config, args.overrides, Path(folder) / "expected.csv")
+        return compare(submission, need(expected, "python src/predict.py"))
 
 
 def rehearse(kernel: Path, sandbox: Sandbox) -> Path:

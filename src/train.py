@@ -19,17 +19,14 @@ def main() -> None:
     parser.add_argument("--fold", required=True, help="0, 1, ..., all, or full")
     parser.add_argument("--resume", action="store_true", help="go on where an interrupted training stopped")
     parser.add_argument("--restart", action="store_true", help="delete what these folds hold and begin again")
+    parser.add_argument("--processes", type=int, default=1, help="train so many folds side by side, on a CPU")
     args = parser.parse_with_overrides()
 
     # Importing torch takes seconds; -h and misuse should not wait for it.
-    from cspine.engine.distributed import join_world
     from cspine.pipeline import plan
-    from cspine.training import train_fold
+    from cspine.training import train_jobs
 
-    jobs = plan(args.config, args.fold, args.overrides)
-    with join_world(jobs[0].config.train.device, jobs[0].config.data.workers) as world:
-        for job in jobs:
-            train_fold(job.config, job.fold, world, args.resume, args.restart)
+    train_jobs(plan(args.config, args.fold, args.overrides), args.processes, args.resume, args.restart)
 
 
 if __name__ == "__main__":

@@ -41,7 +41,7 @@ def test_exit_status(outcome: object, status: int, capsys: pytest.CaptureFixture
 @pytest.mark.parametrize("command", COMMANDS)
 def test_help_shows_an_example_and_needs_no_torch(command: str) -> None:
     code = (
-        "import runpy, sys; sys.argv = [sys.argv[1], '-h']\n"
+        "import runpy, sys; sys.path.insert(0, 'src'); sys.argv = [sys.argv[1], '-h']\n"
         "try: runpy.run_path(sys.argv[0], run_name='__main__')\n"
         "except SystemExit as end: assert end.code == 0\n"
         "assert 'torch' not in sys.modules, 'torch imported for -h'"

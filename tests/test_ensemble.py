@@ -16,6 +16,7 @@ from cspine.ensembling import choose_members, describe, ensemble_text, fit_ensem
 from cspine.errors import UserError
 from cspine.metrics import weighted_log_loss
 from cspine.paths import GET_DATA
+from cspine.scorecard import report_html
 from cspine.scores import out_of_fold_scores
 from cspine.tables import STUDY, read_study_table
 from cspine.thresholds import best_thresholds
@@ -102,6 +103,16 @@ def test_one_member_alone_and_levels_without_positives_are_no_trouble(tmp_path: 
     assert done.returncode == 0, done.stderr
     assert "Warning" not in done.stderr
     assert json.loads((made.oof / "ensemble" / "blend.json").read_text())["weights"] == [1.0]
+
+
+def test_members_without_information_are_called_that(tmp_path: Path) -> None:
+    made = SimulatedRuns(tmp_path)
+    made.add_fracture("backwards", -1.0)
+    useless = fit_ensemble(choose_members(made.oof, []), made.config)
+    assert "warning: no member tells fractures apart" in ensemble_text(useless)
+    assert "Warning: no member tells fractures apart" in report_html(useless)
+    made.add_fracture("forwards", 1.0)
+    assert "warning" not in ensemble_text(fit_ensemble(choose_members(made.oof, []), made.config))
 
 
 def test_who_cannot_be_a_member(runs: SimulatedRuns, done) -> None:  # noqa: ARG001

@@ -61,7 +61,7 @@ def test_local_weights_are_loaded_and_the_stem_adapted(tmp_path: Path, suffix: s
     ],
 )
 def test_what_is_not_there_is_named_at_once(settings: Model, told: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    def unreachable(*address: object, **options: object) -> None:
+    def unreachable(*_: object, **__: object) -> None:
         raise OSError("Name or service not known")
 
     monkeypatch.delenv("HF_HUB_OFFLINE", raising=False)

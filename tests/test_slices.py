@@ -44,6 +44,12 @@ def test_the_cranial_neighbour_is_the_first_channel() -> None:
     assert batch[:, :, 5, 7].tolist() == [[0, 0, 2], [8, 10, 12]]
 
 
+def test_many_neighbours_make_as_many_channels() -> None:
+    settings = replace(SETTINGS, neighbours=4)
+    batch = slice_batch(np.zeros((20, 64, 64), np.uint8), -np.arange(20) * 1.0, np.array([3]), settings)
+    assert batch.shape == (1, 9, 32, 32)
+
+
 def test_resizing_keeps_the_place() -> None:
     volume = np.zeros((1, 64, 64), np.uint8)
     volume[0, 8:16, 40:48] = 200

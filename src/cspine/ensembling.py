@@ -23,6 +23,8 @@ from cspine.tables import STUDY, write_study_table
 from cspine.thresholds import best_thresholds, nested_thresholds
 
 FORMAT = 1
+# Below this the logits of all members together move no probability that anybody could see.
+USELESS_SCALE = 1e-3
 
 
 @dataclass(frozen=True)
@@ -134,7 +136,18 @@ def ensemble_text(ensemble: Ensemble) -> str:
             "  calibrated on the other folds. What follows is nested: row and global loss, then AUC, accuracy and F1",
             "  of patients, and of vertebrae (mean AUC of the levels). The constants know these rows' prevalence.",
             f"blend: {weights}; scale {ensemble.blend.scale:.3f}",
+            *([f"warning: {doubt}"] if (doubt := warning(ensemble)) else []),
         ]
+    )
+
+
+def warning(ensemble: Ensemble) -> str | None:
+    """What to know before trusting the blend, if there is anything."""
+    if ensemble.blend.scale > USELESS_SCALE:
+        return None
+    return (
+        "no member tells fractures apart on its held-out folds, so the blend predicts the prior for every study. "
+        "Its AUC then falls below one half, because a fold with many fractures leaves few to fit its prior on"
     )
 
 

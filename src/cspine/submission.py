@@ -48,7 +48,7 @@ def submit(bundle: Bundle, rows: pd.DataFrame, images: Path, output: Path, devic
     share_cores(processes)
     predictor = Predictor(bundle, choose_device(device))
     saved = time.monotonic()
-    with tqdm(total=len(uids), desc="predicting", unit="study") as bar:
+    with tqdm(total=len(uids), desc="predicting", unit="study", disable=None) as bar:
         for uid, result in _predict(predictor, uids, images, processes):
             if isinstance(result, str):
                 bad[uid] = result

@@ -1,9 +1,12 @@
 """One (config, fold) from start to finish: train, predict what was held out, write the folder, join the folds."""
 
+import itertools
+import multiprocessing
 import platform
 import resource
 import shutil
 import time
+from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -13,12 +16,35 @@ from safetensors.torch import save_file
 from torch import nn
 
 from cspine.config import Config, build, config_hash, differences, hashed_part, to_dict
-from cspine.engine.distributed import World
+from cspine.engine.distributed import World, join_world
 from cspine.engine.loop import fit, predict
 from cspine.errors import UserError
 from cspine.paths import atomic, folds_file, read_json, sha256, write_json
+from cspine.pipeline import Job
 from cspine.tables import read_folds, write_table
 from cspine.tasks.base import Task, find_task, run_folder
+
+
+def train_jobs(jobs: list[Job], processes: int = 1, resume: bool = False, restart: bool = False) -> None:
+    """Train the jobs in order; with several processes the folds of one config run side by side."""
+    settings = jobs[0].config
+    if processes == 1:
+        with join_world(settings.train.device, settings.data.workers) as world:
+            for job in jobs:
+                train_fold(job.config, job.fold, world, resume, restart)
+        return
+    context = multiprocessing.get_context("spawn")
+    with ProcessPoolExecutor(processes, context) as pool:
+        for _, group in itertools.groupby(jobs, key=lambda job: job.config.name):
+            for future in [pool.submit(_train_alone, job, processes, resume, restart) for job in group]:
+                future.result()
+
+
+def _train_alone(job: Job, processes: int, resume: bool, restart: bool) -> None:
+    others = job.config.data.workers + (processes - 1) * (1 + job.config.data.workers)
+    # Bars of several processes would overwrite each other; the lines at each epoch's end remain.
+    with join_world(job.config.train.device, others, bars=False) as world:
+        train_fold(job.config, job.fold, world, resume, restart)
 
 
 def train_fold(config: Config, fold: int | None, world: World, resume: bool = False, restart: bool = False) -> None:

@@ -1,8 +1,13 @@
 """Random transforms of training images: the only file that knows albumentations."""
 
-import albumentations as A
+import os
+
 import cv2
 import numpy as np
+
+# At its import albumentations otherwise asks the network for a newer version.
+os.environ.setdefault("NO_ALBUMENTATIONS_UPDATE", "1")
+import albumentations as A
 
 from cspine.config import Augment
 

@@ -91,7 +91,7 @@ def build_cache(config: DatasetConfig, split: str, processes: int, progress: boo
         for uid in _studies(root, split)
     ]
     summary = Summary()
-    with tqdm(total=len(tasks), desc=f"{split} studies", unit="study", disable=not progress) as bar:
+    with tqdm(total=len(tasks), desc=f"{split} studies", unit="study", disable=None if progress else True) as bar:
         for task, outcome in _run(tasks, processes):
             _count(summary, task.uid, outcome)
             bar.update()

@@ -32,11 +32,13 @@ def slice_image(volume: np.ndarray, neighbours: np.ndarray, settings: Data) -> n
     size_px = settings.image_size_px
     margin = round(volume.shape[1] * (1 - settings.centre_share) / 2)
     middle = slice(margin, volume.shape[1] - margin)
-    image = np.stack([volume[index, middle, middle] for index in neighbours], axis=-1)
-    if image.shape[0] != size_px:
-        shrink = image.shape[0] > size_px
-        image = cv2.resize(image, (size_px, size_px), interpolation=cv2.INTER_AREA if shrink else cv2.INTER_LINEAR)
-    return image.reshape(size_px, size_px, len(neighbours))
+    size_in = volume.shape[1] - 2 * margin
+    mode = cv2.INTER_AREA if size_in > size_px else cv2.INTER_LINEAR
+    slices = [volume[index, middle, middle] for index in neighbours]
+    if size_in != size_px:
+        # One by one, because OpenCV resizes at most four channels at once.
+        slices = [cv2.resize(pixels, (size_px, size_px), interpolation=mode) for pixels in slices]
+    return np.stack(slices, axis=-1)
 
 
 def slice_batch(volume: np.ndarray, z_mm: np.ndarray, indices: np.ndarray, settings: Data) -> np.ndarray:

@@ -19,6 +19,12 @@ class World:
     rank: int
     size: int
     device: torch.device
+    bars: bool = True
+
+    @property
+    def hide_bar(self) -> bool | None:
+        """For tqdm: None shows the bar where the output is a terminal."""
+        return None if self.is_main and self.bars else True
 
     @property
     def is_main(self) -> bool:
@@ -38,22 +44,22 @@ class World:
 
 
 @contextmanager
-def join_world(device: str = "auto", workers: int = 0) -> Iterator[World]:
-    """Join the processes that torchrun started, or be alone where it did not; each has so many data workers."""
+def join_world(device: str = "auto", others: int = 0, bars: bool = True) -> Iterator[World]:
+    """Join the processes that torchrun started, or be alone; `others` are processes that want a core of their own."""
     size, rank = int(os.environ.get("WORLD_SIZE", 1)), int(os.environ.get("RANK", 0))
     chosen = choose_device(device, int(os.environ.get("LOCAL_RANK", 0)))
-    share_cores(workers)
+    share_cores(others)
     if size > 1:
         dist.init_process_group("nccl" if chosen.type == "cuda" else "gloo")
     try:
-        yield World(rank, size, chosen)
+        yield World(rank, size, chosen, bars)
     finally:
         if size > 1:
             dist.destroy_process_group()
 
 
 def share_cores(others: int) -> None:
-    """Leave a core to each of so many data processes, and compute with the rest.
+    """Leave a core to each of so many other processes, and compute with the rest.
 
     OpenMP's threads spin while they wait; with more threads than cores a small model trains ten times slower.
     OMP_NUM_THREADS, which torchrun sets, takes precedence.

@@ -109,8 +109,8 @@ class _Trainer:
 
     def _bar(self) -> tqdm:
         title = f"{self.config.name} epoch {self.state.epoch + 1}/{self.config.train.epochs}"
-        quiet = not self.world.is_main
-        return tqdm(total=self.batches, initial=self.state.batch, desc=title, unit="batch", disable=quiet, leave=False)
+        hide, done = self.world.hide_bar, self.state.batch
+        return tqdm(total=self.batches, initial=done, desc=title, unit="batch", disable=hide, leave=False)
 
     def _backward(self, batch: dict[str, Any], group: int) -> float:
         device, precision = self.world.device, self.config.train.precision
@@ -152,7 +152,7 @@ def predict(model: nn.Module, samples: Samples, config: Config, world: World) ->
     loader = prediction_loader(samples, config, world)
     precision = config.train.precision
     parts = []
-    for batch in tqdm(loader, desc=f"{config.name} predicting", unit="batch", disable=not world.is_main, leave=False):
+    for batch in tqdm(loader, desc=f"{config.name} predicting", unit="batch", disable=world.hide_bar, leave=False):
         with torch.autocast(world.device.type, getattr(torch, precision), enabled=precision != "float32"):
             parts.append(model(batch["image"].to(world.device, non_blocking=True)).float().cpu().numpy())
     gathered = world.gather(np.concatenate(parts) if parts else None)

@@ -59,7 +59,7 @@ def make_dataset(out: Path, order: Order, processes: int = 1) -> None:
         return
     plans = order.plans()
     missing = [plan for plan in plans if not _record_file(out, plan).is_file()]
-    for _ in tqdm(_make_all(out, order, missing, processes), "phantom", len(missing), unit="study"):
+    for _ in tqdm(_make_all(out, order, missing, processes), "phantom", len(missing), unit="study", disable=None):
         pass
     _write_tables(out, [(plan, read_json(_record_file(out, plan))) for plan in plans])
     write_json(out / MARKER, {**_marker(order), "complete": True})
