@@ -15,7 +15,7 @@ from cspine.anatomy import LEVELS, TARGETS
 from cspine.config import Data, DatasetConfig, Paths
 from cspine.tables import STUDY, write_table
 
-# Positives of the 2,019 studies of RSNA (FACTS, section 2), in the order of TARGETS.
+# Positives of the 2,019 studies of RSNA, in the order of TARGETS.
 RSNA_STUDIES, RSNA_POSITIVES = 2019, (961, 146, 285, 73, 108, 162, 277, 393)
 ROOT = Path(__file__).parent.parent
 

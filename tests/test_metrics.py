@@ -30,7 +30,7 @@ TABLES = st.integers(1, 6).flatmap(
 
 
 def reference(labels: np.ndarray, probabilities: np.ndarray, normalisation: str, clip: float) -> float:
-    """FACTS, section 6, one number at a time."""
+    """The definition of the metric, one number at a time."""
     w, loss = {}, {}
     for i in range(len(labels)):
         for j in range(8):

@@ -13,16 +13,14 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
-from conftest import TinyDataset, write_mask
 from safetensors.torch import load_file
+from tiny_pipeline import ALONE, Prepared
 
 from cspine.anatomy import LEVELS, TARGETS
 from cspine.bundle import Bundle, from_runs
-from cspine.config import Config, to_dict
 from cspine.data.cache import open_study
 from cspine.data.decode import DecodeTask, decode_study
 from cspine.data.prepare import prepare_and_report
-from cspine.engine.distributed import World
 from cspine.errors import UsageError, UserError
 from cspine.inference import LoadedMember, _load
 from cspine.pipeline import plan
@@ -30,44 +28,13 @@ from cspine.tables import STUDY, read_folds, read_slices, read_study_table
 from cspine.tasks.base import StudyImages
 from cspine.training import train_fold
 
-ALONE = World(0, 1, torch.device("cpu"))
 ROOT = Path(__file__).parent.parent
-
-
-class Prepared:
-    """A tiny dataset in the cache, four of its six studies with masks, and the configs of a pipeline for it."""
-
-    def __init__(self, folder: Path) -> None:
-        self.folder = folder
-        self.data = TinyDataset(folder)
-        for uid in self.data.uids[1:5]:
-            write_mask(self.data.mask(uid), self.data.mask_labels())
-        prepare_and_report(self.data.config, ("train",))
-        self.vertebra = self.config("v", "vertebra/image")
-        self.fracture = replace(self.config("f", "fracture/slice"), stage1="v")
-
-    def config(self, name: str, task: str) -> Config:
-        base = to_dict(self.data.config)
-        base["paths"]["oof"] = str(self.folder / "oof")
-        base["data"].update(image_size_px=32, workers=0)
-        base.update(name=name, task=task, train={"epochs": 2, "batch_size": 8}, model={"backbone": "lcnet_050"})
-        file = self.folder / f"{name}.yaml"
-        file.write_text(json.dumps(base))  # JSON is YAML
-        from cspine.config import load
-
-        return load(Config, file)
-
-    @property
-    def oof(self) -> Path:
-        return self.folder / "oof"
 
 
 @pytest.fixture(scope="module")
 def prepared(tmp_path_factory: pytest.TempPathFactory) -> Prepared:
     made = Prepared(tmp_path_factory.mktemp("training"))
-    for config in (made.vertebra, made.fracture):
-        for fold in (0, 1):
-            train_fold(config, fold, ALONE)
+    made.train()
     return made
 
 
@@ -144,9 +111,7 @@ def test_a_study_without_images_gets_the_prevalence_of_the_other_folds(tmp_path:
     for file in made.data.images(uid).iterdir():
         file.unlink()
     prepare_and_report(made.data.config, ("train",))
-    for config in (made.vertebra, made.fracture):
-        for fold in (0, 1):
-            train_fold(config, fold, ALONE)
+    made.train()
     table = read_study_table(made.oof / "f" / "oof.csv").set_index(STUDY)
     labels = made.data.labels.set_index(STUDY)
     others = labels.loc[table.index[table["fold"] != table.loc[uid, "fold"]], list(TARGETS)].mean()

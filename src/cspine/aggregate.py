@@ -1,4 +1,4 @@
-"""From slices to levels to the patient: the baseline aggregations of METHOD, phase 3."""
+"""From slices to levels to the patient: the baseline aggregations of the method (README, phase 3)."""
 
 from collections.abc import Sequence
 

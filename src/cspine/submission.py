@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -98,7 +99,7 @@ def _predict(
             yield task.uid, study.bad
             continue
         try:
-            yield task.uid, predictor.predict(lambda settings, study=study: _images(study, settings))
+            yield task.uid, predictor.predict(partial(_images, study))
         except (RuntimeError, ValueError) as error:
             # Out of memory on one huge study, say: its rows keep the prior, the others go on.
             yield task.uid, f"{type(error).__name__}: {str(error).splitlines()[0]}"

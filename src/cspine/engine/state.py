@@ -39,7 +39,7 @@ class TrainingState:
     def end_epoch(self, **row: float) -> None:
         """Note an epoch's figures and move to the start of the next."""
         self.epoch, self.batch, self.loss_sum = self.epoch + 1, 0, 0.0
-        self.history.append({"epoch": self.epoch, "rate": self.schedule.get_last_lr()[0], **row})
+        self.history.append({"epoch": self.epoch, "rate": float(self.schedule.get_last_lr()[0]), **row})
 
     def _parts(self) -> dict[str, Any]:
         parts = {"model": self.model, "optimizer": self.optimizer, "schedule": self.schedule, "scaler": self.scaler}

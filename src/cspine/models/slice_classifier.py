@@ -1,4 +1,6 @@
-"""Slice in, logits out: a 2-D encoder, dropout and one linear layer (METHOD, phases 2a and 3a)."""
+"""Slice in, logits out: a 2-D encoder, dropout and one linear layer (the method of README, phases 2a and 3a)."""
+
+from typing import Any
 
 import torch
 from torch import nn
@@ -24,5 +26,5 @@ def build(settings: Model, channels: int, outputs: int) -> SliceClassifier:
     """The model for `channels` neighbouring slices and `outputs` logits."""
     backbone = create_backbone(settings, channels)
     # Some timm models project their features once more after pooling; they say so by head_hidden_size.
-    features = getattr(backbone, "head_hidden_size", None) or backbone.num_features
-    return SliceClassifier(backbone, int(features), outputs, settings.dropout)
+    features: Any = getattr(backbone, "head_hidden_size", None) or backbone.num_features
+    return SliceClassifier(backbone, features, outputs, settings.dropout)

@@ -1,4 +1,4 @@
-"""Is there a fracture on a slice, from the image alone (METHOD, phase 3a).
+"""Is there a fracture on a slice, from the image alone (the method of README, phase 3a).
 
 A slice's label is 1 where a level that stage 1 finds on it (v > 0.5) is a fractured level of the study. The study's
 p_j = sum_i f_i v_ij / sum_i v_ij over its slices, and the patient's is 1 - prod_j (1 - p_j).
@@ -93,7 +93,8 @@ class Task:
         device: torch.device,
     ) -> np.ndarray:
         """The study's eight probabilities; a level that stage 1 does not find gets the mean prior of the folds."""
-        presence = images.presence
+        if (presence := images.presence) is None:
+            raise ValueError(f"{config.name} reads the levels that {config.stage1} finds, and got none")
         priors = {target: float(np.mean([fact["priors"][target] for fact in facts])) for target in TARGETS}
         kept = np.flatnonzero(visible_slices(presence))
         if not len(kept):

@@ -1,4 +1,4 @@
-"""Which levels are on a slice, from the image alone (METHOD, phase 2a): seven sigmoids, binary cross entropy."""
+"""Which levels are on a slice, from the image alone (the method of README, phase 2a): seven sigmoids, binary cross entropy."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -66,7 +66,7 @@ class Task:
         return table
 
     def score(self, predictions: pd.DataFrame) -> dict[str, float]:
-        """Mean over slices and levels of "presence right" at 0.5, the measure of the report behind METHOD."""
+        """Mean over slices and levels of "presence right" at 0.5, the measure that the method was reported with."""
         known = predictions[predictions["source"] == "oof"]
         right = (known[list(LEVELS)].to_numpy() > 0.5) == (known[TRUTH].to_numpy() > 0.5)
         return {"accuracy": float(right.mean())} if len(known) else {}

@@ -1,0 +1,80 @@
+"""A tiny dataset on its way through the pipeline: cached, with configs of its own, and trained where a test asks."""
+
+import json
+import shutil
+from dataclasses import replace
+from pathlib import Path
+
+import pandas as pd
+import torch
+from conftest import TinyDataset, write_mask
+
+from cspine.config import Config, load, to_dict
+from cspine.data.prepare import prepare_and_report
+from cspine.engine.distributed import World
+from cspine.ensembling import choose_members, fit_ensemble, write_ensemble
+from cspine.submission import all_rows
+from cspine.tables import write_table
+from cspine.training import train_fold
+
+ALONE = World(0, 1, torch.device("cpu"))
+
+
+class Prepared:
+    """A tiny dataset in the cache, four of its six studies with masks, and the configs of a pipeline for it."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.data = TinyDataset(folder)
+        for uid in self.data.uids[1:5]:
+            write_mask(self.data.mask(uid), self.data.mask_labels())
+        prepare_and_report(self.data.config, ("train",))
+        self.vertebra = self.config("v", "vertebra/image")
+        self.fracture = replace(self.config("f", "fracture/slice"), stage1="v")
+
+    def config(self, name: str, task: str) -> Config:
+        base = to_dict(self.data.config)
+        base["paths"]["oof"] = str(self.folder / "oof")
+        base["data"].update(image_size_px=32, workers=0)
+        base.update(name=name, task=task, train={"epochs": 2, "batch_size": 8}, model={"backbone": "lcnet_050"})
+        file = self.folder / f"{name}.yaml"
+        file.write_text(json.dumps(base))  # JSON is YAML
+        return load(Config, file)
+
+    @property
+    def oof(self) -> Path:
+        return self.folder / "oof"
+
+    def train(self) -> None:
+        """Train both configs on both folds."""
+        for config in (self.vertebra, self.fracture):
+            for fold in (0, 1):
+                train_fold(config, fold, ALONE)
+
+    def ensemble(self) -> None:
+        """Write oof/ensemble from the one fracture run."""
+        write_ensemble(fit_ensemble(choose_members(self.oof, []), self.fracture), self.oof / "ensemble")
+
+    def add_test_set(self) -> pd.DataFrame:
+        """Copy three training studies as test studies and ask for all their rows, and for those of an absent study."""
+        for uid in self.data.uids[:3]:
+            shutil.copytree(self.data.images(uid), self.test_images / uid)
+        rows = all_rows([*self.data.uids[:3], "1.2.absent"]).sample(frac=1, random_state=0)
+        write_table(rows, self.data.root / "test.csv")
+        return rows
+
+    @property
+    def test_images(self) -> Path:
+        return self.data.root / "test_images"
+
+    @property
+    def overrides(self) -> list[str]:
+        """The words that point a command at this dataset."""
+        paths = self.fracture.paths
+        return [
+            f"data.root={self.data.root}",
+            f"paths.input={paths.input}",
+            f"paths.cache={paths.cache}",
+            f"paths.oof={paths.oof}",
+            "data.workers=1",
+        ]
