@@ -35,7 +35,7 @@ demo: $(RUNTIME)
 	$(BIN)/python src/prepare.py $(ON_PHANTOM)
 	$(BIN)/python src/train.py --config configs/demo/pipeline.yaml --fold all --resume --processes 2 $(ON_PHANTOM)
 	$(BIN)/python src/evaluate.py demo-vertebra $(ON_PHANTOM)
-	$(BIN)/python src/ensemble.py demo-fracture demo-fracture-lcnet $(ON_PHANTOM)
+	$(BIN)/python src/ensemble.py demo-fracture demo-fracture-wide $(ON_PHANTOM)
 	$(BIN)/python src/predict.py $(ON_PHANTOM)
 	$(BIN)/python kernels/build.py
 	$(BIN)/python kernels/rehearse.py --expected submissions/submission.csv $(ON_PHANTOM)

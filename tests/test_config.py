@@ -94,7 +94,7 @@ def test_settings_cannot_be_changed_afterwards() -> None:
 def test_every_config_loads_and_builds_its_model(file: Path) -> None:
     config = load(Config, file)
     assert config.task in list_tasks()
-    model = create_model(config.model, 2 * config.data.neighbours + 1, find_task(config.task).outputs)
+    model = create_model(config.model, 2 * config.data.neighbours + 1, find_task(config.task).outputs, pretrained=False)
     assert sum(parameter.numel() for parameter in model.parameters()) > 0
 
 

@@ -42,7 +42,7 @@ def test_it_says_whom_it_takes_and_whom_it_passes_over(done: subprocess.Complete
     assert done.returncode == 0, done.stderr
     assert "members: fair, good" in done.stdout
     assert "passed over half: folds 0, 2 missing" in done.stdout
-    for row in ("constant q ", "constant 2q/(1+q) ", "good ", "fair ", "blend ", "wrote "):
+    for row in ("constant q ", "constant 2q/(1+q) ", "prior ", "good ", "fair ", "blend ", "wrote "):
         assert f"  {row}" in done.stdout or done.stdout.count(row) == 3
 
 

@@ -50,6 +50,15 @@ def test_local_weights_are_loaded_and_the_stem_adapted(tmp_path: Path, suffix: s
     assert torch.allclose(grey.conv_stem.weight, source.conv_stem.weight.sum(1, keepdim=True))
 
 
+def test_the_encoder_of_a_run_of_ours_can_be_started_from(tmp_path: Path) -> None:
+    source = create_model(Model(), 3, 7)
+    file = tmp_path / "weights.safetensors"
+    save_file(source.state_dict(), file)
+    started = create_model(Model(pretrained=str(file)), 3, 1)
+    ours, theirs = source.state_dict(), started.state_dict()
+    assert all(torch.equal(ours[key], theirs[key]) for key in ours if key.startswith("backbone."))
+
+
 @pytest.mark.parametrize(
     ("settings", "told"),
     [

@@ -25,7 +25,7 @@ from cspine.errors import UsageError, UserError
 from cspine.inference import LoadedMember, _load
 from cspine.pipeline import plan
 from cspine.tables import STUDY, read_folds, read_slices, read_study_table
-from cspine.tasks.base import StudyImages
+from cspine.tasks.base import StudyImages, find_task
 from cspine.training import train_fold
 
 ROOT = Path(__file__).parent.parent
@@ -202,6 +202,40 @@ def test_killed_and_resumed_equals_uninterrupted(prepared: Prepared) -> None:
     assert resumed.returncode == 0, resumed.stderr
     one, other = (load_file(prepared.oof / name / "fold0" / "weights.safetensors") for name in ("whole", "cut"))
     assert all(torch.equal(value, other[key]) for key, value in one.items())
+
+
+def test_a_head_starts_from_the_encoder_of_the_same_fold(prepared: Prepared) -> None:
+    config = replace(prepared.fracture, model=replace(prepared.fracture.model, pretrained="stage1"))
+    for fold in (0, 1):
+        started = find_task(config.task)(config, fold).model().state_dict()
+        source = load_file(prepared.oof / "v" / f"fold{fold}" / "weights.safetensors")
+        assert all(torch.equal(value, started[key]) for key, value in source.items() if key.startswith("backbone."))
+    with pytest.raises(UserError, match="needs the key 'stage1'"):
+        find_task("vertebra/image")(replace(config, task="vertebra/image", stage1=None), 0).model()
+
+
+def test_torchrun_trains_a_fold_with_two_processes(prepared: Prepared) -> None:
+    launcher = [sys.executable, "-m", "torch.distributed.run", "--nproc_per_node", "2", "--master_port", "29517"]
+    words = [*train_command(prepared, "name=two", "train.batch_size=4", "train.device=cpu")[1:]]
+    done = subprocess.run([*launcher, *words], cwd=ROOT, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    account = json.loads((prepared.oof / "two" / "fold0" / "done.json").read_text())
+    assert account["processes"] == 2
+    one, two = (pd.read_parquet(prepared.oof / name / "fold0" / "predictions.parquet") for name in ("v", "two"))
+    assert (one[[STUDY, "file_number"]] == two[[STUDY, "file_number"]]).all(axis=None)
+
+
+def test_folds_side_by_side_equal_folds_in_turn(prepared: Prepared) -> None:
+    words = ["--fold", "all", "--processes", "2", "name=beside"]
+    command = [sys.executable, "src/train.py", "--config", str(prepared.folder / "v.yaml"), *words]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    for fold in ("fold0", "fold1"):
+        one, other = (load_file(prepared.oof / name / fold / "weights.safetensors") for name in ("v", "beside"))
+        assert one.keys() == other.keys()
+        # The threads that compute differ, and with them the order of float32 sums.
+        assert all(torch.allclose(one[key].float(), other[key].float(), atol=1e-2) for key in one)
+    assert (prepared.oof / "beside" / "slices.parquet").exists()
 
 
 def test_no_data_at_all_names_both_ways_to_get_some(tmp_path: Path) -> None:

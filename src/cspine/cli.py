@@ -35,6 +35,9 @@ def run(main: Callable[[], int | None]) -> None:
         print(f"error: {error}", file=sys.stderr)
         status = 2 if isinstance(error, UsageError) else 1
     except KeyboardInterrupt:
-        print("\ninterrupted; run the same command again to go on", file=sys.stderr)
+        print(
+            "\ninterrupted; what is finished is kept: run the command again to go on (train.py with --resume)",
+            file=sys.stderr,
+        )
         status = 130
     sys.exit(status)

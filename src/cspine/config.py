@@ -82,7 +82,8 @@ class Augment:
 class Model:
     name: str = "slice_classifier"  # a file in src/cspine/models
     backbone: str = "mobilenetv3_small_050"  # any timm model
-    pretrained: str | None = None  # null, 'imagenet', or a local .pth or .safetensors file
+    # null, 'imagenet', a local .pth or .safetensors file, or 'stage1': the encoder of the same fold of that run.
+    pretrained: str | None = None
     dropout: float = setting(0.1, low=0, high=1)
 
 

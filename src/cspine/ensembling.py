@@ -23,8 +23,6 @@ from cspine.tables import STUDY, write_study_table
 from cspine.thresholds import best_thresholds, nested_thresholds
 
 FORMAT = 1
-# Below this the logits of all members together move no probability that anybody could see.
-USELESS_SCALE = 1e-3
 
 
 @dataclass(frozen=True)
@@ -51,6 +49,7 @@ class Ensemble:
     thresholds: np.ndarray
     priors: np.ndarray  # (8,) for a study without a usable image
     oracles: dict[str, dict[str, float]]  # constant predictions that know the prevalence -> loss by normalisation
+    prior: dict[str, float]  # loss by normalisation of the best constant, fitted on the other folds as members are
     inputs: dict[str, dict[str, str]]
 
 
@@ -91,6 +90,7 @@ def fit_ensemble(runs: Sequence[Run], config: DatasetConfig) -> Ensemble:
         thresholds=best_thresholds(data.labels, blended.nested),
         priors=metric_prior(smoothed_prevalence(data.labels)),
         oracles={name: _losses(data.labels, np.tile(q, (len(data.labels), 1))) for name, q in constants.items()},
+        prior=_losses(data.labels, _nested_prior(data)),
         inputs={
             **{run.name: {"config_hash": run.done()[0]["config_hash"], "sha256": sha256(run.table)} for run in runs},
             "folds.csv": {"sha256": sha256(folds_file(config))},
@@ -134,7 +134,8 @@ def ensemble_text(ensemble: Ensemble) -> str:
             text_table(header, score_rows(ensemble)),
             "  raw, in-sample, nested: the column loss as predicted, calibrated on the rows it is scored on, and",
             "  calibrated on the other folds. What follows is nested: row and global loss, then AUC, accuracy and F1",
-            "  of patients, and of vertebrae (mean AUC of the levels). The constants know these rows' prevalence.",
+            "  of patients, and of vertebrae (mean AUC of the levels). The constants know these rows' prevalence,",
+            "  the prior is the best constant of the other folds: a member must beat it to be worth something.",
             f"blend: {weights}; scale {ensemble.blend.scale:.3f}",
             *([f"warning: {doubt}"] if (doubt := warning(ensemble)) else []),
         ]
@@ -143,11 +144,11 @@ def ensemble_text(ensemble: Ensemble) -> str:
 
 def warning(ensemble: Ensemble) -> str | None:
     """What to know before trusting the blend, if there is anything."""
-    if ensemble.blend.scale > USELESS_SCALE:
+    if ensemble.blended.scores["loss"]["column"] < ensemble.prior["column"]:
         return None
     return (
-        "no member tells fractures apart on its held-out folds, so the blend predicts the prior for every study. "
-        "Its AUC then falls below one half, because a fold with many fractures leaves few to fit its prior on"
+        "no member tells fractures apart on its held-out folds: the blend is no better than the prior of the other "
+        "folds. Its AUC may fall below one half, because a fold with many fractures leaves few to fit its prior on"
     )
 
 
@@ -159,6 +160,8 @@ def score_rows(ensemble: Ensemble) -> list[list[str]]:
         [f"constant {name}", number(loss["column"]), "", "", number(loss["row"]), number(loss["global"]), *[""] * 6]
         for name, loss in ensemble.oracles.items()
     ]
+    prior = ensemble.prior
+    rows.append(["prior", "", "", number(prior["column"]), number(prior["row"]), number(prior["global"]), *[""] * 6])
     return rows + [_row(entry) for entry in (*ensemble.members, ensemble.blended)]
 
 
@@ -181,6 +184,14 @@ def _entry(name: str, stack: np.ndarray, raw: np.ndarray, data: OutOfFold) -> En
         cuts=cuts,
         scores=study_scores(data.labels, nested, cuts),
     )
+
+
+def _nested_prior(data: OutOfFold) -> np.ndarray:
+    """(n, 8): for each study the best constant of the folds it is not in."""
+    predictions = np.empty(data.labels.shape)
+    for fold in np.unique(data.folds):
+        predictions[data.folds == fold] = metric_prior(smoothed_prevalence(data.labels[data.folds != fold]))
+    return predictions
 
 
 def _losses(labels: np.ndarray, predictions: np.ndarray) -> dict[str, float]:

@@ -89,7 +89,8 @@ def report_html(ensemble: Ensemble) -> str:
         _note(
             "Loss is the competition's weighted log loss, lower is better. Raw: as the run predicted; in-sample: "
             "calibrated on the rows it is scored on. The constants predict the same for every study and know these "
-            "rows' prevalence q; 2q/(1+q) is the best constant for a loss that counts positives twice. "
+            "rows' prevalence q; 2q/(1+q) is the best constant for a loss that counts positives twice. The prior "
+            "is that constant fitted on the other folds: what a member must beat to be worth something. "
             "The AUC of vertebrae is the mean over the levels."
         ),
         "<h2>Weights of the blend</h2>",

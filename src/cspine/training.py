@@ -22,7 +22,7 @@ from cspine.errors import UserError
 from cspine.paths import atomic, folds_file, read_json, sha256, write_json
 from cspine.pipeline import Job
 from cspine.tables import read_folds, write_table
-from cspine.tasks.base import Task, find_task, run_folder
+from cspine.tasks.base import Task, find_task, fold_folder, run_folder
 
 
 def train_jobs(jobs: list[Job], processes: int = 1, resume: bool = False, restart: bool = False) -> None:
@@ -65,10 +65,6 @@ def train_fold(config: Config, fold: int | None, world: World, resume: bool = Fa
     world.barrier()
 
 
-def fold_folder(config: Config, fold: int | None) -> Path:
-    return run_folder(config) / ("full" if fold is None else f"fold{fold}")
-
-
 def join_folds(config: Config) -> bool:
     """Write the run's table once every fold of folds.csv is done; says whether it could."""
     task = find_task(config.task)
@@ -76,7 +72,10 @@ def join_folds(config: Config) -> bool:
     folders = [fold_folder(config, int(fold)) for fold in folds]
     if not all((folder / "done.json").exists() for folder in folders):
         return False
-    write_table(task.join([_read_predictions(folder, task) for folder in folders]), run_folder(config) / task.run_table)
+    write_table(
+        task.join([_read_predictions(folder, task) for folder in folders]),
+        run_folder(config) / task.run_table,
+    )
     return True
 
 

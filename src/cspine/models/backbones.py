@@ -6,12 +6,15 @@ from pathlib import Path
 from typing import Any
 
 import timm
+import torch
+from safetensors.torch import load_file
 from torch import nn
 
 from cspine.config import Model
 from cspine.errors import UserError, nearest
 
 HUB = ("huggingface.co", 443)
+PREFIX = "backbone."  # of the encoder in the weights of our own runs
 
 
 def create_backbone(settings: Model, channels: int) -> nn.Module:
@@ -50,8 +53,23 @@ def _from_hub(name: str, options: dict[str, Any]) -> nn.Module:
 def _from_file(name: str, file: Path, options: dict[str, Any]) -> nn.Module:
     if not file.is_file():
         raise UserError(f"model.pretrained={file}: no such file; give null, imagenet or a .pth or .safetensors file")
+    state = _read_encoder(file)
+    expected = timm.create_model(name, pretrained=False, num_classes=0).state_dict()
+    # timm passes over what a file lacks; half a pre-trained encoder is worse than an error.
+    if missing := sorted(key for key in expected.keys() - state.keys() if not key.endswith("num_batches_tracked")):
+        raise UserError(f"model.pretrained={file}: does not fit {name}; {missing[0]} is not in it")
+    overlay = {"state_dict": state}
     try:
-        overlay = {"file": str(file)}
         return timm.create_model(name, pretrained=True, pretrained_cfg_overlay=overlay, **options)
-    except (RuntimeError, KeyError, ValueError) as error:
+    except (RuntimeError, KeyError, ValueError, NotImplementedError) as error:
         raise UserError(f"model.pretrained={file}: does not fit {name} ({str(error).splitlines()[0]})") from error
+
+
+def _read_encoder(file: Path) -> dict[str, torch.Tensor]:
+    """The encoder's weights in a file: of a run of ours, or an encoder's own."""
+    if file.suffix == ".safetensors":
+        state = load_file(file)
+    else:
+        state = torch.load(file, map_location="cpu", weights_only=True)
+    ours = {key.removeprefix(PREFIX): value for key, value in state.items() if key.startswith(PREFIX)}
+    return ours or state

@@ -12,10 +12,12 @@ from torch import nn
 
 from cspine.config import Config
 from cspine.data.cache import CachedStudy, bad_studies, open_study
-from cspine.data.slices import slice_batch
+from cspine.data.slices import channels, slice_batch
 from cspine.engine.loader import Samples
+from cspine.errors import UserError
+from cspine.models.registry import create_model
 from cspine.modules import import_module, list_modules
-from cspine.paths import folds_file
+from cspine.paths import folds_file, need
 from cspine.tables import STUDY, read_folds
 
 PACKAGE = "cspine.tasks"
@@ -107,5 +109,24 @@ def open_studies(config: Config, folds: pd.DataFrame) -> list[CachedStudy]:
     return [open_study(config, uid) for uid in folds[STUDY] if uid not in bad]
 
 
-def run_folder(config: Config) -> Path:
-    return Path(config.paths.oof) / config.name
+def run_folder(config: Config, run: str | None = None) -> Path:
+    """The folder of this run, or of another."""
+    return Path(config.paths.oof) / (run or config.name)
+
+
+def fold_folder(config: Config, fold: int | None, run: str | None = None) -> Path:
+    """The folder of a fold (None: of the training on all data) of this run, or of another."""
+    return run_folder(config, run) / ("full" if fold is None else f"fold{fold}")
+
+
+def starting_model(config: Config, fold: int | None, outputs: int) -> nn.Module:
+    """The model to train; `model.pretrained=stage1` starts from the encoder that did not see this fold either."""
+    settings = config.model
+    if settings.pretrained == "stage1":
+        if config.stage1 is None:
+            raise UserError(f"{config.name}: model.pretrained=stage1 needs the key 'stage1'")
+        weights = fold_folder(config, fold, config.stage1) / "weights.safetensors"
+        which = "full" if fold is None else fold
+        need(weights, f"python src/train.py --config <the config named {config.stage1}> --fold {which}")
+        settings = replace(settings, pretrained=str(weights))
+    return create_model(settings, channels(config.data), outputs)

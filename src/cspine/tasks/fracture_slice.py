@@ -18,14 +18,13 @@ from cspine.aggregate import level_probabilities, overall
 from cspine.anatomy import LEVELS, TARGETS
 from cspine.config import Config
 from cspine.data.datasets import SliceSamples
-from cspine.data.slices import channels, visible_slices
+from cspine.data.slices import visible_slices
 from cspine.engine.forward import mean_probabilities
 from cspine.errors import UserError
 from cspine.metrics import weighted_log_loss
-from cspine.models.registry import create_model
 from cspine.paths import find_dataset, need
 from cspine.tables import STUDY, read_labels, read_slices
-from cspine.tasks.base import StudyImages, folds_in_use, open_studies
+from cspine.tasks.base import StudyImages, folds_in_use, open_studies, starting_model
 
 
 class Task:
@@ -53,7 +52,7 @@ class Task:
         return self._samples(self.predicted, augmented=False)
 
     def model(self) -> nn.Module:
-        return create_model(self.config.model, channels(self.config.data), self.outputs)
+        return starting_model(self.config, self.fold, self.outputs)
 
     def loss(self, outputs: torch.Tensor, batch: dict[str, torch.Tensor]) -> torch.Tensor:
         fractured = batch["fractured"]

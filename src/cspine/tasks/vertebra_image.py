@@ -1,4 +1,4 @@
-"""Which levels are on a slice, from the image alone (the method of README, phase 2a): seven sigmoids, binary cross entropy."""
+"""Which levels are on a slice, from the image alone: seven sigmoids (the method of README, phase 2a)."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -13,12 +13,10 @@ from cspine.anatomy import LEVELS
 from cspine.config import Config
 from cspine.data.cache import CachedStudy
 from cspine.data.datasets import SliceSamples
-from cspine.data.slices import channels
 from cspine.engine.forward import mean_probabilities
 from cspine.errors import UserError
-from cspine.models.registry import create_model
 from cspine.tables import SLICE_KEYS, STUDY
-from cspine.tasks.base import StudyImages, folds_in_use, open_studies
+from cspine.tasks.base import StudyImages, folds_in_use, open_studies, starting_model
 
 TRUTH = [f"{level}_true" for level in LEVELS]
 
@@ -53,7 +51,7 @@ class Task:
         return _samples(self.predicted, self.config, {}, augmented=False)
 
     def model(self) -> nn.Module:
-        return create_model(self.config.model, channels(self.config.data), self.outputs)
+        return starting_model(self.config, self.fold, self.outputs)
 
     def loss(self, outputs: torch.Tensor, batch: dict[str, torch.Tensor]) -> torch.Tensor:
         return binary_cross_entropy_with_logits(outputs, batch["presence"])
