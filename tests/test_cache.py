@@ -12,7 +12,7 @@ from cspine.config import Preprocess
 from cspine.data import cache
 from cspine.data.cache import Outcome, Task, bad_studies, build_cache, cached_studies, open_study, prepare_study
 from cspine.data.preprocess import preprocess
-from cspine.data.workers import Died, run_isolated
+from cspine.data.workers import Died, run_isolated, run_with_second_try
 from cspine.errors import UserError
 from cspine.paths import cache_folder
 
@@ -24,7 +24,7 @@ def here(work, tasks, _processes):
 
 @pytest.fixture
 def in_process(monkeypatch):
-    monkeypatch.setattr(cache, "run_isolated", here)
+    monkeypatch.setattr("cspine.data.workers.run_isolated", here)
 
 
 def build(tiny, split="train"):
@@ -166,6 +166,13 @@ def work(task):
 def test_workers_yield_every_task_once():
     results = dict(run_isolated(work, ["a", "die", "b", "c"], 1))
     assert results == {"a": "aa", "b": "bb", "c": "cc", "die": Died(3)}
+
+
+def test_a_task_that_dies_gets_a_second_try_and_only_that_one():
+    second = {"die": "saved", "a": "wrong"}
+    results = list(run_with_second_try(work, ["die", "a", "b"], 1, second.__getitem__))
+    assert results == [("a", "aa"), ("b", "bb"), ("saved", "savedsaved")]
+    assert list(run_with_second_try(work, ["die"], 1, lambda task: task)) == [("die", Died(3))]
 
 
 def test_a_user_error_in_a_worker_ends_the_run():

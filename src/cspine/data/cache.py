@@ -2,7 +2,7 @@
 
 import time
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
@@ -15,7 +15,7 @@ from cspine.data.geometry import Geometry
 from cspine.data.layout import image_folder, label_file, masks_on_disk, studies_on_disk
 from cspine.data.masks import level_presence, load_mask
 from cspine.data.preprocess import Crop, cut, plan_crop
-from cspine.data.workers import Died, run_isolated
+from cspine.data.workers import Died, run_with_second_try
 from cspine.errors import UserError
 from cspine.paths import atomic, cache_folder, find_dataset, read_json, write_json
 from cspine.tables import STUDY, read_csv, read_labels, write_table
@@ -110,13 +110,7 @@ def _studies(root: Path, split: str) -> list[str]:
 
 def _run(tasks: list[Task], processes: int) -> Iterator[tuple[Task, Outcome]]:
     """Outcomes as they come; a study whose process died is tried once more, by pydicom alone."""
-    again = []
-    for task, outcome in run_isolated(prepare_study, tasks, processes):
-        if isinstance(outcome, Died):
-            again.append(Task(**{**vars(task), "fast": False}))
-        else:
-            yield task, outcome
-    for task, outcome in run_isolated(prepare_study, again, processes):
+    for task, outcome in run_with_second_try(prepare_study, tasks, processes, lambda task: replace(task, fast=False)):
         if isinstance(outcome, Died):
             outcome = Outcome(
                 bad=f"ends the decoding process (exit status {outcome.exitcode}), also with pydicom alone"

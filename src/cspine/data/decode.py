@@ -10,7 +10,7 @@ from cspine.config import Preprocess
 from cspine.data.dicom import StudyError, load_study
 from cspine.data.geometry import Geometry
 from cspine.data.preprocess import preprocess
-from cspine.data.workers import Died, run_isolated
+from cspine.data.workers import Died, run_with_second_try
 
 
 @dataclass(frozen=True)
@@ -35,13 +35,7 @@ class DecodedStudy:
 
 def decode_studies(tasks: Sequence[DecodeTask], processes: int) -> Iterator[tuple[DecodeTask, DecodedStudy]]:
     """Studies as they are decoded, a few ahead of the caller; one that kills its process is tried by pydicom once."""
-    again = []
-    for task, study in run_isolated(decode_study, tasks, processes):
-        if isinstance(study, Died):
-            again.append(replace(task, fast=False))
-        else:
-            yield task, study
-    for task, study in run_isolated(decode_study, again, processes):
+    for task, study in run_with_second_try(decode_study, tasks, processes, lambda task: replace(task, fast=False)):
         died = isinstance(study, Died)
         yield task, _bad(f"ends the decoding process (exit status {study.exitcode})") if died else study
 

@@ -61,6 +61,19 @@ def run_isolated(work: Callable[[Task], Any], tasks: Sequence[Task], processes: 
             process.terminate()
 
 
+def run_with_second_try(
+    work: Callable[[Task], Any], tasks: Sequence[Task], processes: int, second: Callable[[Task], Task]
+) -> Iterator[tuple[Task, Any]]:
+    """`run_isolated`, but a task whose process ended is done once more, at the end, as `second` makes it."""
+    again = []
+    for task, result in run_isolated(work, tasks, processes):
+        if isinstance(result, Died):
+            again.append(second(task))
+        else:
+            yield task, result
+    yield from run_isolated(work, again, processes)
+
+
 def _receive(connection: Any, process: Any) -> Any:
     try:
         return connection.recv()
