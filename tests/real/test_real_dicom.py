@@ -10,7 +10,8 @@ import numpy as np
 import pytest
 
 from cspine.config import Preprocess
-from cspine.data.dicom import StudyError, load_study, read_header
+from cspine.data.dicom import StudyError, load_study
+from cspine.data.header import read_header
 from cspine.data.pixels import SliceError, read_hu
 from cspine.data.preprocess import body_centre, cut, plan_crop
 
