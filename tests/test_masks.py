@@ -4,7 +4,7 @@ import pytest
 from conftest import body_hu, write_mask, write_study
 
 from cspine.data.dicom import load_study
-from cspine.data.masks import header_overlap, level_presence, load_mask
+from cspine.data.masks import header_overlap, load_mask
 from cspine.errors import UserError
 
 
@@ -70,11 +70,27 @@ def test_unreadable_and_empty_masks_are_refused_by_name(tmp_path):
             load_mask(tmp_path / name, study.geometry, study.volume.shape)
 
 
-def test_presence_is_multilabel_and_without_specks():
-    mask = np.zeros((3, 40, 40), np.uint8)
-    mask[0, 5:10, 5:10] = 1
-    mask[0, 20:26, 20:26] = 2
-    mask[1, 5:9, 5:9] = 3  # 16 pixels
-    mask[2, ::4, ::4] = 4  # 100 pixels, none beside another
-    assert level_presence(mask).astype(int).tolist() == [[1, 1, 0, 0, 0, 0, 0], [0] * 7, [0] * 7]
-    assert level_presence(mask, pixel_area_mm2=1.0)[1, 2]
+def test_a_mask_is_mapped_first_and_cleaned_then(tmp_path):
+    """A speck of C1 at the far corner and a hole in C1; the axes of the file are flipped and exchanged."""
+    study = load_study(write_study(tmp_path / "s", body_hu(), ascending=True))
+    clean = make_labels()
+    dirty = clean.copy()
+    dirty[7, 31, 0] = 1
+    dirty[1, 14, 10] = 0
+    mask = load_mask(write_mask(tmp_path / "m.nii", dirty), study.geometry, study.volume.shape)
+    assert np.array_equal(mask, np.where(clean > 7, 0, clean))
+
+
+def test_a_mask_that_runs_oblique_to_its_ct_is_resampled_voxel_by_voxel(tmp_path):
+    """Turned by 30 degrees in the plane, every index depends on both axes."""
+    study = load_study(write_study(tmp_path / "s", body_hu()))
+    labels = np.zeros((8, 32, 32), np.uint8)
+    labels[1:7, 8:24, 10:20] = 4
+    image = nibabel.load(write_mask(tmp_path / "straight.nii", labels))
+    turn, angle = np.eye(4), np.deg2rad(30)
+    turn[:2, :2] = [[np.cos(angle), -np.sin(angle)], [np.sin(angle), np.cos(angle)]]  # alike in RAS and LPS
+    nibabel.save(nibabel.Nifti1Image(np.asarray(image.dataobj), turn @ image.affine), tmp_path / "turned.nii")
+    mask = load_mask(tmp_path / "turned.nii", study.geometry, study.volume.shape)
+    found = study.geometry.voxel_to_lps(*np.argwhere(mask == 4).mean(axis=0))
+    assert np.allclose(found, turn[:3, :3] @ study.geometry.voxel_to_lps(3.5, 15.5, 14.5), atol=0.3)
+    assert abs(np.count_nonzero(mask) / np.count_nonzero(labels) - 1) < 0.05

@@ -13,7 +13,8 @@ from cspine.config import DatasetConfig, Preprocess, digest, to_dict
 from cspine.data.dicom import StudyError, load_study
 from cspine.data.geometry import Geometry
 from cspine.data.layout import image_folder, label_file, masks_on_disk, studies_on_disk
-from cspine.data.masks import level_presence, load_mask
+from cspine.data.levels import LevelExtents, level_extents, level_presence
+from cspine.data.masks import load_mask
 from cspine.data.preprocess import Crop, cut, plan_crop
 from cspine.data.workers import Died, run_with_second_try
 from cspine.errors import UserError
@@ -21,7 +22,7 @@ from cspine.paths import atomic, cache_folder, find_dataset, read_json, write_js
 from cspine.tables import STUDY, read_csv, read_labels, write_table
 
 # Raise it when the code makes other pixels from the same files and settings: every study is then decoded again.
-FORMAT = 1
+FORMAT = 2
 COMMAND = "python src/prepare.py"
 BAD_COLUMNS = (STUDY, "reason", "split")
 
@@ -34,12 +35,18 @@ class CachedStudy:
     file: Path
     geometry: Geometry
     crop: Crop
+    slice_shape: tuple[int, int]  # rows, columns of the original slices
     presence: np.ndarray | None
 
     @property
     def volume(self) -> np.ndarray:
         """uint8 (z, size, size), mapped from the file at each access: 2,000 open maps would exhaust file handles."""
         return np.load(self.file, mmap_mode="r")
+
+    @property
+    def extents(self) -> LevelExtents | None:
+        """From where to where each level is seen, by the mask."""
+        return None if self.presence is None else level_extents(self.presence, self.geometry.z_mm)
 
 
 @dataclass(frozen=True)
@@ -139,6 +146,7 @@ def prepare_study(task: Task) -> Outcome:
             "source": source,
             "geometry": study.geometry.to_json(),
             "crop": asdict(crop),
+            "slice_shape": study.volume.shape[1:],
             "presence": None if presence is None else presence.astype(int).tolist(),
             "mask_problem": mask_problem,
             "skipped": study.skipped,
@@ -232,6 +240,7 @@ def open_study(config: DatasetConfig, uid: str) -> CachedStudy:
         file=volume_file,
         geometry=Geometry.from_json(facts["geometry"]),
         crop=Crop(**facts["crop"]),
+        slice_shape=tuple(facts["slice_shape"]),
         presence=None if presence is None else np.array(presence, bool),
     )
 
