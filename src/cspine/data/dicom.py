@@ -57,7 +57,7 @@ def load_study(folder: Path, fast: bool = True) -> Study:
     failed: dict[int, str] = {}
     for index, header in enumerate(stack.headers):
         try:
-            volume[index] = read_hu(header.file, header.encoding, fast)
+            read_hu(header.file, header.encoding, fast, out=volume[index])
         except SliceError as error:
             failed[index] = str(error)
     if not failed:

@@ -1,13 +1,15 @@
 """The pixels of one DICOM slice as Hounsfield units: found, measured for completeness, decoded, rescaled."""
 
 import logging
+import os
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, lru_cache
 from pathlib import Path
 from typing import Any, BinaryIO
 
 import numpy as np
 import pydicom
+from numba import njit
 from pydicom.encaps import get_frame
 from pydicom.pixels.utils import get_j2k_parameters
 from pydicom.uid import JPEG2000, UID, JPEG2000Lossless, JPEGLossless, JPEGLosslessSV1
@@ -102,25 +104,39 @@ def _tag(data: bytes, order: Any) -> tuple[int, int]:
     return int.from_bytes(data[:2], order), int.from_bytes(data[2:4], order)
 
 
-def read_hu(file: Path, encoding: Encoding, fast: bool = True) -> np.ndarray:
+def read_hu(file: Path, encoding: Encoding, fast: bool = True, out: np.ndarray | None = None) -> np.ndarray:
     """One slice as int16 HU (rows, columns) in [-1024, 4095]; padding is air. Raises SliceError if it does not decode.
 
-    `fast` allows dicomsdl, which is quicker for lossless JPEG but can end the process on damaged data.
+    `fast` allows dicomsdl, which is quicker for lossless JPEG but can end the process on damaged data. `out`, int16
+    (rows, columns) and contiguous, receives the HU.
     """
-    stored = _decode(file, encoding, fast)
-    if stored.shape != (encoding.rows, encoding.columns):
-        raise SliceError(f"decodes to {stored.shape}, not {encoding.rows} x {encoding.columns}")
-    if encoding.syntax.is_encapsulated:
-        _refuse_noise(stored, encoding)
-    return to_hu(stored, encoding)
+    if out is None:
+        out = np.empty((encoding.rows, encoding.columns), np.int16)
+    if encoding.offset is not None and encoding.bits_allocated == 16:
+        stored = _read_native(file, encoding, out)
+    else:
+        stored = _decode(file, encoding, fast)
+        if stored.shape != out.shape:
+            raise SliceError(f"decodes to {stored.shape}, not {encoding.rows} x {encoding.columns}")
+        if encoding.syntax.is_encapsulated:
+            _refuse_noise(stored, encoding)
+    to_hu(stored, encoding, out)
+    return out
+
+
+def _read_native(file: Path, encoding: Encoding, out: np.ndarray) -> np.ndarray:
+    """Stored integers in the memory of `out`: the length has been checked, so plain bytes need no library."""
+    assert encoding.offset is not None
+    with open(os.fspath(file), "rb", buffering=0) as stream:  # noqa: PTH123 - half the time of Path.open
+        stream.seek(encoding.offset)
+        if stream.readinto(out.data.cast("B")) != out.nbytes:
+            raise SliceError("changed while it was read: its pixel data is shorter than a moment ago")
+    if not encoding.syntax.is_little_endian:
+        out.byteswap(inplace=True)
+    return out if encoding.signed else out.view(np.uint16)
 
 
 def _decode(file: Path, encoding: Encoding, fast: bool) -> np.ndarray:
-    if encoding.offset is not None and encoding.bits_allocated == 16:
-        # The length has been checked, so plain bytes need no library.
-        kind = ("<" if encoding.syntax.is_little_endian else ">") + ("i2" if encoding.signed else "u2")
-        values = np.fromfile(file, kind, encoding.rows * encoding.columns, offset=encoding.offset)
-        return values.reshape(encoding.rows, encoding.columns)
     if fast and encoding.syntax in JPEG_LOSSLESS and encoding.fragments == 1 and has_dicomsdl():
         try:
             return dicomsdl.open(str(file)).pixelData(storedvalue=True)
@@ -155,52 +171,89 @@ def has_dicomsdl() -> bool:
     return dicomsdl is not None
 
 
-def to_hu(stored: np.ndarray, encoding: Encoding) -> np.ndarray:
-    """Stored integers to int16 HU, clipped to [-1024, 4095]; padding becomes air."""
-    padded = None
-    if encoding.padding is not None:
-        low, high = (np.array(value).astype(stored.dtype) for value in encoding.padding)
-        padded = (stored >= min(low, high)) & (stored <= max(low, high))
-    values = _sign_and_mask(stored, encoding)
+def to_hu(stored: np.ndarray, encoding: Encoding, out: np.ndarray | None = None) -> np.ndarray:
+    """Stored integers to int16 HU, clipped to [-1024, 4095]; padding becomes air.
+
+    The bits beside the stored ones are dropped (old scanners draw overlays there) and the sign is extended.
+    """
+    if out is None:
+        out = np.empty(stored.shape, np.int16)
+    low_bit, bits, shift = _constants(stored.dtype, encoding)
+    if low_bit:
+        stored = stored >> low_bit
+    flat = np.ascontiguousarray(stored).reshape(-1), out.reshape(-1)
     if encoding.inverted:
-        readings = _rescale(values, encoding), _rescale(_invert(values, encoding), encoding)
-        hu = np.clip(_more_plausible(*readings), AIR_HU, MAX_HU).astype(np.int16)
+        _monochrome1_to_hu(stored, bits, encoding, out)
+    elif shift is not None:
+        _shift(*flat, bits, shift)
     else:
-        hu = _rescale_and_clip(values, encoding)
-    if padded is not None:
-        hu[padded] = AIR_HU
-    return hu
+        _rescale(*flat, bits, np.float32(encoding.slope), np.float32(encoding.intercept))
+    return out
 
 
-def _sign_and_mask(stored: np.ndarray, encoding: Encoding) -> np.ndarray:
-    """Drop the bits beside the stored ones (old scanners draw overlays there) and extend the sign."""
-    bits = stored.dtype.itemsize * 8
-    above = bits - 1 - encoding.high_bit
-    unused = bits - encoding.bits_stored
-    if unused <= 0 or above < 0 or above > unused:
-        return stored
-    return np.right_shift(np.left_shift(stored, above), unused)
+@lru_cache(maxsize=16)
+def _constants(dtype: np.dtype, encoding: Encoding) -> tuple[int, tuple[Any, ...], tuple[Any, ...] | None]:
+    """The lowest stored bit; mask, sign bit, first and last padding value; what `_shift` needs, None if it won't do."""
+    kind, width = dtype.type, dtype.itemsize * 8
+    stored, low_bit = encoding.bits_stored, encoding.high_bit + 1 - encoding.bits_stored
+    if not 0 < stored < width or low_bit < 0 or encoding.high_bit >= width:
+        stored, low_bit = width, 0
+    sign = 1 << (stored - 1) if dtype.kind == "i" else 0
+    # Where the header declares no padding the range is empty, from 1 to 0.
+    ends = sorted(np.array(encoding.padding).astype(kind) >> low_bit) if encoding.padding is not None else (1, 0)
+    bits = (_wrap((1 << stored) - 1, kind), _wrap(sign, kind), kind(ends[0]), kind(ends[1]))
+    limits, low, high = np.iinfo(kind), AIR_HU - encoding.intercept, MAX_HU - encoding.intercept
+    # Padding becomes air, which then has to be a number that can be stored.
+    reachable = low < limits.max and (encoding.padding is None or low >= limits.min)
+    if encoding.slope != 1 or encoding.intercept != round(encoding.intercept) or not reachable or high <= limits.min:
+        return low_bit, bits, None
+    reach = kind(max(round(low), limits.min)), kind(min(round(high), limits.max))
+    return low_bit, bits, (*reach, _wrap(round(encoding.intercept), np.int16))
 
 
-def _rescale_and_clip(values: np.ndarray, encoding: Encoding) -> np.ndarray:
-    low, high = AIR_HU - int(encoding.intercept), MAX_HU - int(encoding.intercept)
-    limits = np.iinfo(values.dtype)
-    if encoding.slope != 1 or encoding.intercept != int(encoding.intercept) or not 0 <= high <= 32767 or low < -32768:
-        return np.clip(_rescale(values, encoding), AIR_HU, MAX_HU).astype(np.int16)
-    # The usual case stays in 16 bits, four times as fast: clipped first, the sum cannot overflow.
-    hu = np.clip(values, max(low, limits.min), min(high, limits.max)).astype(np.int16)
-    hu += np.int16(encoding.intercept)
-    return hu
+def _wrap(value: int, kind: Any) -> Any:
+    """The integer of this kind with the same low bits."""
+    return np.array(value).astype(kind)[()]
 
 
-def _rescale(values: np.ndarray, encoding: Encoding) -> np.ndarray:
-    if encoding.slope == 1 and encoding.intercept == int(encoding.intercept):
-        return np.add(values, int(encoding.intercept), dtype=np.int32)
-    return np.rint(values * np.float32(encoding.slope) + np.float32(encoding.intercept))
+@njit(cache=True)
+def _shift(stored, out, bits, shift):
+    """The usual case, slope 1 and a whole intercept; `stored` and `out` may share their memory.
+
+    Every step stays in the stored integer's own kind, for which the compiler has vector instructions.
+    """
+    mask, sign, pad_low, pad_high = bits
+    low, high, intercept = shift
+    kind = stored.dtype.type
+    for i in range(stored.size):
+        raw = stored[i]
+        value = kind(kind(kind(raw & mask) ^ sign) - sign)
+        value = low if value < low or (raw >= pad_low and raw <= pad_high) else value
+        value = high if value > high else value
+        out[i] = np.int16(np.int16(value) + intercept)
 
 
-def _invert(values: np.ndarray, encoding: Encoding) -> np.ndarray:
-    return (-1 if encoding.signed else (1 << encoding.bits_stored) - 1) - values.astype(np.int32)
+@njit(cache=True)
+def _rescale(stored, out, bits, slope, intercept):
+    """Any slope and intercept."""
+    mask, sign, pad_low, pad_high = bits
+    kind = stored.dtype.type
+    low, high = np.float32(AIR_HU), np.float32(MAX_HU)
+    for i in range(stored.size):
+        raw = stored[i]
+        hu = np.rint(np.float32(kind(kind(kind(raw & mask) ^ sign) - sign)) * slope + intercept)
+        hu = low if hu < low or (raw >= pad_low and raw <= pad_high) else hu
+        out[i] = np.int16(high if hu > high else hu)
+
+
+def _monochrome1_to_hu(stored: np.ndarray, bits: tuple[Any, ...], encoding: Encoding, out: np.ndarray) -> None:
+    mask, sign, pad_low, pad_high = bits
+    values = (((stored & mask) ^ sign) - sign).astype(np.int32)
+    top = -1 if encoding.signed else (1 << encoding.bits_stored) - 1
+    slope, intercept = np.float32(encoding.slope), np.float32(encoding.intercept)
+    readings = (np.rint(reading * slope + intercept) for reading in (values, top - values))
+    out[:] = np.clip(_more_plausible(*readings), AIR_HU, MAX_HU)
+    out[(stored >= pad_low) & (stored <= pad_high)] = AIR_HU
 
 
 def _more_plausible(plain: np.ndarray, inverted: np.ndarray) -> np.ndarray:

@@ -1,0 +1,69 @@
+"""Stored integers to Hounsfield units, against plain Python integers."""
+
+import numpy as np
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from pydicom.uid import ExplicitVRLittleEndian
+
+from cspine.data.pixels import AIR_HU, MAX_HU, Encoding, to_hu
+
+
+@st.composite
+def encodings(draw):
+    bits = draw(st.sampled_from([8, 16, 32]))
+    stored = draw(st.integers(6, bits))
+    signed = draw(st.booleans())
+    padded = draw(st.booleans())
+    low, high = (-(1 << stored - 1), (1 << stored - 1) - 1) if signed else (0, (1 << stored) - 1)
+    return Encoding(
+        syntax=ExplicitVRLittleEndian,
+        rows=1,
+        columns=1,
+        bits_allocated=bits,
+        bits_stored=stored,
+        high_bit=draw(st.integers(stored - 1, bits - 1)),
+        signed=signed,
+        inverted=False,
+        slope=draw(st.sampled_from([1.0, 1.0, 0.5, 2.0])),
+        intercept=draw(st.sampled_from([-1024.0, 0.0, -1000.5, 40000.0, -32768.0])),
+        padding=tuple(sorted(draw(st.tuples(st.integers(low, high), st.integers(low, high))))) if padded else None,
+    )
+
+
+def reference(pattern: int, encoding: Encoding) -> int:
+    """HU of one pixel from the bits in the file."""
+    value = pattern >> (encoding.high_bit + 1 - encoding.bits_stored) & (1 << encoding.bits_stored) - 1
+    if encoding.signed and value >> encoding.bits_stored - 1:
+        value -= 1 << encoding.bits_stored
+    if encoding.padding and encoding.padding[0] <= value <= encoding.padding[1]:
+        return AIR_HU
+    hu = float(np.rint(np.float32(value) * np.float32(encoding.slope) + np.float32(encoding.intercept)))
+    return int(min(max(hu, AIR_HU), MAX_HU))
+
+
+@settings(deadline=None)  # the first of each kind is compiled
+@given(encodings(), st.data())
+def test_every_encoding_against_python_integers(encoding, data):
+    low_bit = encoding.high_bit + 1 - encoding.bits_stored
+    values = data.draw(st.lists(st.integers(0, (1 << encoding.bits_stored) - 1), min_size=1, max_size=20))
+    # Above a signed number stands its sign; below it, whatever was left there.
+    sign = encoding.bits_stored - 1
+    fill = (1 << encoding.bits_allocated) - (1 << encoding.high_bit + 1)
+    patterns = [v << low_bit | (fill if encoding.signed and v >> sign & 1 else 0) for v in values]
+    kind = np.dtype(f"{'i' if encoding.signed else 'u'}{encoding.bits_allocated // 8}")
+    stored = np.array(patterns, np.uint64).astype(kind)[None]
+    encoding = Encoding(**{**vars(encoding), "padding": _shifted(encoding.padding, low_bit)})
+    plain = Encoding(**{**vars(encoding), "padding": _shifted(encoding.padding, -low_bit)})
+    assert to_hu(stored, encoding)[0].tolist() == [reference(pattern, plain) for pattern in patterns]
+
+
+def _shifted(padding, bits):
+    """Padding is declared as stored, low bits included."""
+    return padding and tuple(value << bits if bits > 0 else value >> -bits for value in padding)
+
+
+def test_an_image_is_converted_in_its_own_memory():
+    encoding = Encoding(ExplicitVRLittleEndian, 1, 3, 16, 12, 11, False, False, 1.0, -1024.0, None)
+    pixels = np.array([[0, 1064, 4095]], np.uint16)
+    assert to_hu(pixels, encoding, out=pixels.view(np.int16)) is not None
+    assert pixels.view(np.int16).tolist() == [[-1024, 40, 3071]]
