@@ -1,7 +1,7 @@
 """Check the raw data, decode it once into the cache, and deal the folds.
 
     python src/prepare.py                    decode the training studies, write input/folds.csv
-    python src/prepare.py --check            only read: findings with their remedy, and check.json in the cache folder
+    python src/prepare.py --check            only read: the data in numbers, findings with their remedy, check.json
     python src/prepare.py --split all        training and test studies
     python src/prepare.py data.root=DIR preprocess.size_px=192
 

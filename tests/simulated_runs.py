@@ -93,11 +93,12 @@ class SimulatedRuns:
         write_table(self.table(predictions).sort_values("fold", kind="stable"), self.oof / name / "oof.csv")
         return predictions
 
-    def add_fold(self, name: str, task: str, fold: int, config_hash: str = "abc") -> Path:
+    def add_fold(self, name: str, task: str, fold: int, config_hash: str = "abc", data: str = "d1") -> Path:
         folder = self.oof / name / f"fold{fold}"
         folder.mkdir(parents=True, exist_ok=True)
         (folder / "config.json").write_text(json.dumps({"task": task, "folds": {"count": self.fold_count}}))
         (folder / "done.json").write_text(json.dumps({"config_hash": config_hash}))
+        (folder / "data.json").write_text(json.dumps({"hash": data}))
         return folder
 
     def add_vertebra(self, name: str) -> pd.DataFrame:

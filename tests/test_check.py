@@ -1,22 +1,48 @@
 import dataclasses
+import json
+import os
+import shutil
+from pathlib import Path
 
+import numpy as np
 import pandas as pd
 import pytest
 from conftest import body_hu, damage, slice_dataset, write_mask, write_study
 
 from cspine.config import Data
-from cspine.data.check import check_dataset
+from cspine.data import check_study
+from cspine.data.check import Health, check_dataset
+from cspine.data.check_report import SHOWN, health_text
+from cspine.data.findings import Finding
+
+CHECK_STUDY = check_study.check_study
 
 
-def found(tiny, split="train"):
-    """(severity, what) of all findings."""
-    findings = check_dataset(tiny.config, split)
-    assert all(finding.where and finding.remedy for finding in findings)
-    return [(finding.severity, finding.what) for finding in findings]
+def here(work, tasks, _processes):
+    """`run_isolated` in this process, because starting others takes a second."""
+    return ((task, work(task)) for task in tasks)
 
 
-def one(tiny, split="train"):
-    findings = found(tiny, split)
+@pytest.fixture(autouse=True)
+def in_process(monkeypatch):
+    monkeypatch.setattr("cspine.data.workers.run_isolated", here)
+
+
+def notes(tiny, *splits):
+    """(kind, place) of all notes."""
+    findings = check_dataset(tiny.config, splits or ("train",)).findings
+    return {(finding.kind, Path(finding.where).name) for finding in findings if finding.severity == "note"}
+
+
+def found(tiny, *splits):
+    """(severity, what) of all findings that are no notes; the tiny studies are short, and half of them ascend."""
+    findings = check_dataset(tiny.config, splits or ("train",)).findings
+    assert all(finding.kind and finding.where and finding.remedy for finding in findings)
+    return [(finding.severity, finding.what) for finding in findings if finding.severity != "note"]
+
+
+def one(tiny, *splits):
+    findings = found(tiny, *splits)
     assert len(findings) == 1, findings
     return findings[0]
 
@@ -138,3 +164,104 @@ def test_the_public_test_stub_is_no_error(tiny):
     severity, what = one(tiny, "test")
     assert severity == "warning"
     assert "4.4" in what
+
+
+def test_notes_on_what_is_unusual_and_dealt_with(tiny):
+    shutil.rmtree(tiny.images(tiny.uids[2]))
+    write_study(tiny.images(tiny.uids[2]), body_hu(40), first=2)
+    assert notes(tiny) == {
+        *(("short study", uid) for uid in tiny.uids if uid != tiny.uids[2]),
+        ("numbers do not begin at 1", tiny.uids[2]),
+        ("segmented study in unusual order", tiny.uids[1]),
+    }
+
+
+def test_the_same_pixels_under_another_uid_are_found_however_they_are_encoded(tiny):
+    """Study 4 is study 1 again: unsigned with another intercept, in the other order, its labels different."""
+    shutil.rmtree(tiny.images(tiny.uids[3]))
+    write_study(tiny.images(tiny.uids[3]), tiny.volume, ascending=True)
+    shift = 100 + 1024
+    for file in tiny.images(tiny.uids[3]).iterdir():
+        dataset = slice_dataset(tiny.volume[8 - int(file.stem)], 100 - 3 * (8 - int(file.stem)), int(file.stem))
+        dataset.RescaleIntercept, dataset.PixelRepresentation = -shift, 0
+        dataset.PixelData = (tiny.volume[8 - int(file.stem)].astype(np.int32) + shift).astype("<u2").tobytes()
+        dataset.save_as(file)
+    assert tiny.labels["C2"][0] != tiny.labels["C2"][3]
+    what = f"the same pixels as {tiny.uids[3]} (train), and their labels differ"
+    assert one(tiny) == ("warning", what)
+
+
+def test_studies_that_both_splits_share_are_found(tiny):
+    (tiny.root / "test.csv").write_text("row_id,StudyInstanceUID,prediction_type\n")
+    for name, source in ((tiny.uids[0], tiny.uids[1]), ("9.9", tiny.uids[4])):
+        shutil.copytree(tiny.images(source), tiny.root / "test_images" / name)
+    texts = [text for _, text in found(tiny, "train", "test")]
+    assert sorted(texts) == [
+        "its UID is in train too",
+        f"the same pixels as {tiny.uids[0]} (test)",
+        "the same pixels as 9.9 (test)",
+    ]
+    assert found(tiny, "train") == found(tiny, "test") == []
+
+
+def test_slices_that_do_not_decode_are_found_by_the_sample(tiny, monkeypatch):
+    def fail(_file, _encoding, fast):
+        assert not fast
+        raise check_study.SliceError("does not decode")
+
+    monkeypatch.setattr(check_study, "read_hu", fail)
+    assert found(tiny) == [("warning", f"{n}.dcm: does not decode") for n in (3, 6, 3, 6, 3, 6)]
+
+
+def crash_on_three(task):
+    """Stands in for a decoder that ends the process on study ...3, and on study ...4 even without decoding."""
+    if (task.folder.name.endswith("3") and task.decode) or task.folder.name.endswith("4"):
+        os._exit(7)
+    return CHECK_STUDY(task)
+
+
+def test_a_study_that_ends_the_process_costs_itself_only(tiny, monkeypatch):
+    monkeypatch.undo()  # here real processes have to die
+    monkeypatch.setattr(check_study, "check_study", crash_on_three)
+    checks = check_study.check_studies(tiny.root, "train", tiny.uids, 2)
+    assert [check.uid for check in checks] == tiny.uids
+    assert [check.uid for check in checks if check.facts is None] == [tiny.uids[3]]
+    assert checks[3].findings[0].severity == "error"
+    assert "exit status 7" in checks[3].findings[0].what
+    assert checks[2].facts.pixels is None
+
+
+def test_summary_counts_what_is_there(tiny):
+    summary = check_dataset(tiny.config, ("train",)).summary["train"]
+    assert (summary["studies"], summary["files"], summary["slices"]) == (6, 48, 48)
+    assert summary["sizes"] == {"32 x 32": 6}
+    assert summary["numbering"] == {"descending": 3, "ascending": 3}
+    assert summary["transfer_syntaxes"] == {"Explicit VR Little Endian": 48}
+    assert summary["spacing_mm"]["median"] == 3.0
+    assert summary["extent_mm"]["max"] == 21.0
+    assert summary["labels"]["positives"]["C2"] == 3
+    assert summary["labels"]["fractured_levels"] == {"0": 3, "1": 3}
+    assert summary["masks"] == {"studies": 1, "slices": 8, "numbering": {"ascending": 1}}
+    boxes = {"boxes": 1, "studies": 1, "studies_with_gaps": 0, "studies_with_mask": 0}
+    assert summary["boxes"] == boxes
+    tiny.boxes = pd.concat([tiny.boxes, tiny.boxes.assign(slice_number=5)])
+    tiny.write_tables()
+    summary = check_dataset(tiny.config, ("train",)).summary["train"]
+    assert summary["boxes"] == {**boxes, "boxes": 2, "studies_with_gaps": 1}
+
+
+def test_the_report_shows_some_findings_of_a_kind_and_counts_the_rest(tiny):
+    health = check_dataset(tiny.config, ("train",))
+    health.findings += [Finding("warning", "odd", f"study{k}", f"what{k}", "mend it") for k in range(SHOWN + 7)]
+    text = health_text(health, Path("cache/check.json"))
+    assert "6 studies, 48 files, 48 slices" in text
+    assert f"warning: odd ({SHOWN + 7})" in text
+    assert f"study{SHOWN - 1}: what{SHOWN - 1}" in text
+    assert f"study{SHOWN}:" not in text
+    assert "and 7 more in check.json" in text
+    assert text.count("mend it") == 1
+    assert text.index("warning: odd") < text.index("note: short study")
+    assert text.endswith(f"0 errors, {SHOWN + 7} warnings, 7 notes; all of them in cache/check.json")
+    assert json.loads(json.dumps(health.to_json()))["findings"][0]["severity"] == "warning"
+    assert health.fingerprint["hash"] in text
+    assert health_text(Health(), Path("x.json")) == "0 errors, 0 warnings, 0 notes; all of them in x.json"

@@ -37,8 +37,10 @@ def test_prepare_twice_then_check(tiny):
 
     check = prepare(tiny, "--check")
     assert check.returncode == 1
-    assert "1 errors, 0 warnings" in check.stdout
-    [finding] = json.loads(Path(tiny.config.paths.cache, "check.json").read_text())
+    assert "1 errors, 0 warnings, 6 notes" in check.stdout
+    report = json.loads(Path(tiny.config.paths.cache, "check.json").read_text())
+    assert set(report) == {"summary", "fingerprint", "findings"}
+    finding = report["findings"][0]
     assert finding["severity"] == "error"
     assert tiny.uids[5] in finding["where"]
 

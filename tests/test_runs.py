@@ -7,8 +7,9 @@ import pandas as pd
 import pytest
 from simulated_runs import SimulatedRuns
 
+from cspine.ensembling import choose_members
 from cspine.errors import UserError
-from cspine.runs import ENSEMBLE, Run, all_runs, complete_runs, find_runs, read_out_of_fold
+from cspine.runs import ENSEMBLE, Run, all_runs, complete_runs, find_runs, read_out_of_fold, require_same_data
 from cspine.tables import write_table
 
 
@@ -45,6 +46,8 @@ def test_a_run_says_what_it_lacks(runs: SimulatedRuns) -> None:
     assert "--fold 2 --resume" in str(half.lacks())
     runs.add_fold("half", "fracture/slice", 2, config_hash="other")
     assert "different configs" in str(half.lacks())
+    runs.add_fold("half", "fracture/slice", 2, data="d2")
+    assert "different data (d1, d2)" in str(half.lacks())
     runs.add_fold("half", "fracture/slice", 2)
     assert "oof.csv is missing" in str(half.lacks())
     (runs.oof / "good" / "fold1" / "done.json").unlink()  # begun again: the table is of yesterday
@@ -63,6 +66,20 @@ def test_runs_by_name(runs: SimulatedRuns) -> None:
         find_runs(runs.oof, [ENSEMBLE])
     write_table(runs.table(runs.labels), runs.oof / ENSEMBLE / "oof.csv")
     assert find_runs(runs.oof, [ENSEMBLE])[0].kind == "fracture"
+
+
+def test_runs_on_different_data_are_told_apart(runs: SimulatedRuns) -> None:
+    runs.add_fracture("same")
+    require_same_data(find_runs(runs.oof, ["good", "same"]))
+    runs.add_fracture("other")
+    for fold in range(3):
+        runs.add_fold("other", "fracture/slice", fold, data="d2")
+    with pytest.raises(UserError, match=r"different data \(good on d1; other on d2; see data\.json"):
+        require_same_data(find_runs(runs.oof, ["good", "other"]))
+    for fold in range(3):
+        (runs.oof / "other" / f"fold{fold}" / "data.json").unlink()
+    with pytest.raises(UserError, match="other on unknown"):
+        choose_members(runs.oof, [])
 
 
 def test_predictions_stand_beside_their_own_labels(runs: SimulatedRuns) -> None:

@@ -143,6 +143,22 @@ def test_other_folds_than_it_was_trained_on_are_refused(tmp_path: Path) -> None:
         train_fold(made.vertebra, 0, ALONE)
 
 
+def test_other_data_than_it_was_trained_on_is_refused(tmp_path: Path) -> None:
+    """One label is another, which no fold and no file name shows."""
+    made = Prepared(tmp_path)
+    train_fold(made.vertebra, 0, ALONE)
+    trained_on = json.loads((made.oof / "v" / "fold0" / "data.json").read_text())
+    assert (trained_on["studies"], trained_on["slices"], trained_on["masks"]) == (6, 48, 4)
+    train_fold(made.vertebra, 0, ALONE)
+    made.data.labels.loc[0, "C2"], made.data.labels.loc[0, "C3"] = 0, 1
+    made.data.write_tables()
+    (tmp_path / "in" / "folds.csv").unlink()
+    prepare_and_report(made.data.config, ("train",))
+    with pytest.raises(UserError, match=r"fold0 was trained on other data than .*fingerprint\.json describes"):
+        train_fold(made.vertebra, 0, ALONE)
+    train_fold(made.vertebra, 0, ALONE, restart=True)
+
+
 def test_full_trains_on_all_and_leaves_no_table(prepared: Prepared) -> None:
     train_fold(prepared.fracture, None, ALONE)
     folder = prepared.oof / "f" / "full"

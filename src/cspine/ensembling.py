@@ -17,7 +17,7 @@ from cspine.config import DatasetConfig
 from cspine.errors import UserError
 from cspine.metrics import NORMALISATIONS, weighted_log_loss
 from cspine.paths import find_dataset, folds_file, sha256, write_json
-from cspine.runs import ENSEMBLE, OutOfFold, Run, all_runs, find_runs, read_out_of_fold
+from cspine.runs import ENSEMBLE, OutOfFold, Run, all_runs, find_runs, read_out_of_fold, require_same_data
 from cspine.scores import number, study_scores, text_table
 from cspine.tables import STUDY, write_study_table
 from cspine.thresholds import best_thresholds, nested_thresholds
@@ -68,6 +68,7 @@ def choose_members(oof: Path, names: Sequence[str]) -> list[Run]:
         chosen = [run for run, lack in lacks.items() if lack is None]
     if not chosen:
         raise UserError(f"{oof}/ holds no fracture run with all folds; train some: python src/train.py --fold all")
+    require_same_data(chosen)
     print(f"members: {', '.join(run.name for run in chosen)}")
     return chosen
 
@@ -92,11 +93,15 @@ def fit_ensemble(runs: Sequence[Run], config: DatasetConfig) -> Ensemble:
         oracles={name: _losses(data.labels, np.tile(q, (len(data.labels), 1))) for name, q in constants.items()},
         prior=_losses(data.labels, _nested_prior(data)),
         inputs={
-            **{run.name: {"config_hash": run.done()[0]["config_hash"], "sha256": sha256(run.table)} for run in runs},
+            **{run.name: _origin(run) for run in runs},
             "folds.csv": {"sha256": sha256(folds_file(config))},
             "train.csv": {"sha256": sha256(find_dataset(config) / "train.csv")},
         },
     )
+
+
+def _origin(run: Run) -> dict[str, str]:
+    return {"config_hash": run.done()[0]["config_hash"], "data": run.data(), "sha256": sha256(run.table)}
 
 
 def describe(ensemble: Ensemble) -> dict[str, Any]:

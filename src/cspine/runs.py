@@ -48,6 +48,11 @@ class Run:
         files = {fold: folder / "done.json" for fold, folder in enumerate(folders)}
         return {fold: read_json(file) for fold, file in files.items() if file.exists()}
 
+    def data(self) -> str:
+        """The hash of the data on which its folds were trained (`a, b` where they differ), from their data.json."""
+        files = [self.folder / f"fold{fold}" / "data.json" for fold in self.done()]
+        return ", ".join(sorted({read_json(file)["hash"] if file.exists() else "unknown" for file in files}))
+
     def lacks(self) -> str | None:
         """What is missing, and the command that makes it; None if the run is whole."""
         if self.name == ENSEMBLE:
@@ -60,6 +65,10 @@ class Run:
             return f"{which} missing; train with: {command} {fold} --resume"
         if len({account["config_hash"] for account in done.values()}) > 1:
             return f"its folds were trained with different configs; train them alike: {command} all --restart"
+        if "," in self.data():
+            return (
+                f"its folds were trained on different data ({self.data()}); train them alike: {command} all --restart"
+            )
         return None if self.table.exists() else f"{self.table.name} is missing; make it with: {command} all"
 
 
@@ -101,6 +110,19 @@ def find_runs(oof: Path, names: Sequence[str]) -> list[Run]:
         if lack := known[name].lacks():
             raise UserError(f"{oof / name} is incomplete: {lack}")
     return [known[name] for name in dict.fromkeys(names)]
+
+
+def require_same_data(runs: Sequence[Run]) -> None:
+    """Raises UserError where runs were trained on different data, by the fingerprints in their folders."""
+    names: dict[str, list[str]] = {}
+    for run in runs:
+        names.setdefault(run.data(), []).append(run.name)
+    if len(names) > 1:
+        groups = "; ".join(f"{', '.join(group)} on {data}" for data, group in names.items())
+        raise UserError(
+            f"these runs were trained on different data ({groups}; see data.json in their folds), so they cannot be "
+            "blended: name runs of one data set, or train the others again with --restart"
+        )
 
 
 def read_out_of_fold(runs: Sequence[Run], config: DatasetConfig) -> OutOfFold:

@@ -16,6 +16,7 @@ from safetensors.torch import save_file
 from torch import nn
 
 from cspine.config import Config, build, config_hash, differences, hashed_part, to_dict
+from cspine.data.fingerprint import fingerprint_file, read_fingerprint
 from cspine.engine.distributed import World, join_world
 from cspine.engine.loop import fit, predict
 from cspine.errors import UserError
@@ -84,6 +85,7 @@ def _train(config: Config, fold: int | None, folder: Path, world: World, resume:
     if world.is_main:
         folder.mkdir(parents=True, exist_ok=True)
         write_json(folder / "config.json", to_dict(config))
+        write_json(folder / "data.json", read_fingerprint(config))
     world.barrier()
     task = find_task(config.task)(config, fold)
     model = fit(task, config, folder, world, resume)
@@ -136,6 +138,11 @@ def _is_done(config: Config, folder: Path, resume: bool) -> bool:
             f"{folder} holds a run of another config ({'; '.join(changed[:3])}); give this one another name=, "
             "or begin it again with --restart"
         )
+    if _data_hash(folder) != read_fingerprint(config)["hash"]:
+        raise UserError(
+            f"{folder} was trained on other data than {fingerprint_file(config)} describes; put the data back, or "
+            "train it with --restart"
+        )
     if not (folder / "done.json").exists():
         if not resume and (folder / "last.ckpt").exists():
             raise UserError(
@@ -145,6 +152,10 @@ def _is_done(config: Config, folder: Path, resume: bool) -> bool:
     if read_json(folder / "done.json")["folds_sha256"] != sha256(folds_file(config)):
         raise UserError(f"{folder} was trained on other folds than {folds_file(config)} holds; train it with --restart")
     return True
+
+
+def _data_hash(folder: Path) -> str | None:
+    return read_json(folder / "data.json")["hash"] if (folder / "data.json").exists() else None
 
 
 def _hashed(values: dict[str, Any]) -> dict[str, Any]:

@@ -1,12 +1,12 @@
 """What `prepare.py` prints: the findings of a check, and what became of every study."""
 
-import textwrap
-from dataclasses import asdict
 from pathlib import Path
 
 from cspine.config import DatasetConfig
 from cspine.data.cache import Summary, build_cache
-from cspine.data.check import Finding, check_dataset
+from cspine.data.check import check_dataset
+from cspine.data.check_report import health_text
+from cspine.data.fingerprint import fingerprint_file, write_fingerprint
 from cspine.data.folds import write_or_verify_folds
 from cspine.paths import cache_folder, folds_file, write_json
 
@@ -14,21 +14,12 @@ SHOWN = 20
 
 
 def check_and_report(config: DatasetConfig, splits: tuple[str, ...]) -> int:
-    """Print the findings and write them to check.json; 1 if a study is unusable."""
-    findings = [finding for split in splits for finding in check_dataset(config, split)]
+    """Print the dataset's health and write it to check.json; 1 if a study is unusable."""
+    health = check_dataset(config, splits)
     file = Path(config.paths.cache) / "check.json"
-    write_json(file, [asdict(finding) for finding in findings])
-    for finding in findings:
-        _print_finding(finding)
-    errors = sum(finding.severity == "error" for finding in findings)
-    print(f"{errors} errors, {len(findings) - errors} warnings; all of them in {file}")
-    return 1 if errors else 0
-
-
-def _print_finding(finding: Finding) -> None:
-    print(f"{finding.severity:8}{finding.where}")
-    for text in (finding.what, f"-> {finding.remedy}"):
-        print(textwrap.fill(text, 110, initial_indent=" " * 8, subsequent_indent=" " * 11))
+    write_json(file, health.to_json())
+    print(health_text(health, file))
+    return 1 if health.count("error") else 0
 
 
 def prepare_and_report(config: DatasetConfig, splits: tuple[str, ...]) -> int:
@@ -37,12 +28,16 @@ def prepare_and_report(config: DatasetConfig, splits: tuple[str, ...]) -> int:
         # First, because it takes a second and decoding takes hours.
         folds = write_or_verify_folds(config)
         print(f"{folds_file(config)}: {len(folds)} studies in {folds['fold'].nunique()} folds")
+        # Should this run be interrupted, no old fingerprint stands beside a cache that has changed.
+        fingerprint_file(config).unlink(missing_ok=True)
     status = 0
     for split in splits:
         summary = build_cache(config, split, config.data.workers)
         _print_summary(config, split, summary)
         if summary.done + summary.kept == 0:
             status = 1
+    if "train" in splits:
+        print(f"{fingerprint_file(config)}: the training data is {write_fingerprint(config)['hash']}")
     return status
 
 
