@@ -81,3 +81,9 @@ def test_extents_are_the_centres_of_the_outermost_slices():
     assert np.isnan(extents.z_top_mm[2:6]).all()
     assert np.isnan(extents.z_bottom_mm[2:6]).all()
     assert np.flatnonzero(extents.cut).tolist() == [0, 6]
+
+
+def test_a_level_enclosed_by_another_is_no_cavity():
+    mask = ring()
+    mask[25:31, 26:33, 28:34] = 6  # 63 mm3, so no speck
+    assert np.array_equal(clean_levels(mask.copy(), VOXEL_MM), mask)

@@ -94,3 +94,17 @@ def test_a_mask_that_runs_oblique_to_its_ct_is_resampled_voxel_by_voxel(tmp_path
     found = study.geometry.voxel_to_lps(*np.argwhere(mask == 4).mean(axis=0))
     assert np.allclose(found, turn[:3, :3] @ study.geometry.voxel_to_lps(3.5, 15.5, 14.5), atol=0.3)
     assert abs(np.count_nonzero(mask) / np.count_nonzero(labels) - 1) < 0.05
+
+
+@pytest.mark.parametrize("axis", [0, 1, 2])
+def test_beyond_the_grid_of_the_mask_there_is_no_label(tmp_path, axis):
+    """The label fills the whole mask, which is moved by two voxels: no slice, row or column is repeated."""
+    study = load_study(write_study(tmp_path / "s", body_hu()))
+    image = nibabel.load(write_mask(tmp_path / "full.nii", np.full((8, 32, 32), 3, np.uint8)))
+    to_ras = image.affine.copy()
+    to_ras[axis, 3] += 2 * abs(to_ras[axis, axis])
+    nibabel.save(nibabel.Nifti1Image(np.asarray(image.dataobj), to_ras), tmp_path / "moved.nii")
+    mask = load_mask(tmp_path / "moved.nii", study.geometry, study.volume.shape)
+    sizes = [32, 32, 8]
+    sizes[axis] -= 2
+    assert np.count_nonzero(mask) == np.prod(sizes)
