@@ -3,6 +3,7 @@
     python src/prepare.py                    decode the training studies, write input/folds.csv
     python src/prepare.py --check            only read: the data in numbers, findings with their remedy, check.json
     python src/prepare.py --split all        training and test studies
+    python src/prepare.py --verify           compare the checksums of the cache, and make damaged files again
     python src/prepare.py data.root=DIR preprocess.size_px=192
 
 Restartable: a study whose files have not changed is not decoded again. Bad studies are listed in bad.csv and are not
@@ -17,6 +18,7 @@ def main() -> int:
     parser.add_argument("--config", default="configs/base.yaml", help="where the data is and how it is preprocessed")
     parser.add_argument("--split", default="train", choices=("train", "test", "all"))
     parser.add_argument("--check", action="store_true", help="read and report only")
+    parser.add_argument("--verify", action="store_true", help="compare the checksums of what is in the cache")
     args = parser.parse_with_overrides()
 
     # Importing the decoders takes a second; -h and misuse should not wait for it.
@@ -25,7 +27,7 @@ def main() -> int:
 
     config = load(DatasetConfig, args.config, args.overrides)
     splits = ("train", "test") if args.split == "all" else (args.split,)
-    return check_and_report(config, splits) if args.check else prepare_and_report(config, splits)
+    return check_and_report(config, splits) if args.check else prepare_and_report(config, splits, args.verify)
 
 
 if __name__ == "__main__":

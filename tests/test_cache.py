@@ -62,6 +62,30 @@ def test_only_changed_studies_are_done_again(tiny):
 
 
 @pytest.mark.usefixtures("in_process")
+def test_verify_finds_a_flipped_bit_and_makes_the_file_again(tiny):
+    build(tiny)
+    study = open_study(tiny.config, tiny.uids[0])
+    whole = np.array(study.volume)
+    content = bytearray(study.file.read_bytes())
+    content[-1] ^= 1
+    study.file.write_bytes(content)
+    assert build(tiny).kept == 6
+    summary = build_cache(tiny.config, "train", 1, progress=False, verify=True)
+    assert (summary.done, summary.kept) == (1, 5)
+    assert np.array_equal(study.volume, whole)
+
+
+@pytest.mark.usefixtures("in_process")
+def test_a_cut_cache_file_names_the_way_to_heal_it(tiny):
+    build(tiny)
+    study = open_study(tiny.config, tiny.uids[0])
+    damage(study.file, 0.5)
+    with pytest.raises(UserError, match="prepare.py --verify"):
+        _ = study.volume
+    assert build_cache(tiny.config, "train", 1, progress=False, verify=True).done == 1
+
+
+@pytest.mark.usefixtures("in_process")
 def test_bad_studies_are_listed_tried_again_and_healed(tiny):
     folder = tiny.images(tiny.uids[0])
     content = {file: file.read_bytes() for file in folder.iterdir()}

@@ -1,6 +1,7 @@
 """Every study decoded once: windowed pixels in `<uid>.npy`, where they lie in `<uid>.json`, the bad in `bad.csv`."""
 
 import time
+import zlib
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
@@ -41,7 +42,10 @@ class CachedStudy:
     @property
     def volume(self) -> np.ndarray:
         """uint8 (z, size, size), mapped from the file at each access: 2,000 open maps would exhaust file handles."""
-        return np.load(self.file, mmap_mode="r")
+        try:
+            return np.load(self.file, mmap_mode="r")
+        except (ValueError, OSError) as error:
+            raise UserError(f"{self.file}: damaged ({error}); make it again with: {COMMAND} --verify") from error
 
     @property
     def extents(self) -> LevelExtents | None:
@@ -51,7 +55,7 @@ class CachedStudy:
 
 @dataclass(frozen=True)
 class Task:
-    """One study to prepare; `fast` allows dicomsdl."""
+    """One study to prepare; `fast` allows dicomsdl, `verify` reads a cached file again to compare its checksum."""
 
     uid: str
     folder: Path
@@ -59,6 +63,7 @@ class Task:
     target: Path
     preprocess: Preprocess
     fast: bool = True
+    verify: bool = False
 
 
 @dataclass(frozen=True)
@@ -85,16 +90,19 @@ class Summary:
     skipped: dict[str, int] = field(default_factory=dict)  # files left out of studies that are otherwise usable
 
 
-def build_cache(config: DatasetConfig, split: str, processes: int, progress: bool = True) -> Summary:
+def build_cache(
+    config: DatasetConfig, split: str, processes: int, progress: bool = True, verify: bool = False
+) -> Summary:
     """Prepare every study of a split that is not yet in the cache, in so many processes; bad studies are listed.
 
+    `verify` compares the checksum of every file that is there already, and makes a damaged one again.
     Raises UserError where there is no dataset or the cache cannot be written.
     """
     started = time.monotonic()
     root, target = find_dataset(config), cache_folder(config)
     masks = masks_on_disk(root) if split == "train" else {}
     tasks = [
-        Task(uid, image_folder(root, split) / uid, masks.get(uid), target, config.preprocess)
+        Task(uid, image_folder(root, split) / uid, masks.get(uid), target, config.preprocess, verify=verify)
         for uid in _studies(root, split)
     ]
     summary = Summary()
@@ -130,7 +138,8 @@ def prepare_study(task: Task) -> Outcome:
     volume_file, facts_file = _files(task.target, task.uid)
     try:
         source = _signature(task)
-        if (known := _read_facts(facts_file)) and known["source"] == source and volume_file.is_file():
+        known = _read_facts(facts_file)
+        if known and known["source"] == source and _is_whole(volume_file, known["crc32"] if task.verify else None):
             return Outcome(mask_problem=known["mask_problem"], skipped=tuple(map(tuple, known["skipped"])))
         study = load_study(task.folder, task.fast)
         crop = plan_crop(study.volume, study.geometry, task.preprocess)
@@ -144,6 +153,7 @@ def prepare_study(task: Task) -> Outcome:
     else:
         facts = {
             "source": source,
+            "crc32": zlib.crc32(pixels),
             "geometry": study.geometry.to_json(),
             "crop": asdict(crop),
             "slice_shape": study.volume.shape[1:],
@@ -188,6 +198,16 @@ def _read_facts(file: Path) -> dict | None:
         return read_json(file) if file.is_file() else None
     except UserError:
         return None  # a damaged file is made again
+
+
+def _is_whole(volume_file: Path, crc32: int | None) -> bool:
+    """Whether the pixels are there and, where a checksum is given, are those that were written."""
+    if crc32 is None or not volume_file.is_file():
+        return volume_file.is_file()
+    try:
+        return zlib.crc32(np.load(volume_file)) == crc32
+    except (ValueError, OSError):
+        return False
 
 
 def _write(volume_file: Path, pixels: np.ndarray, facts_file: Path, facts: dict) -> None:

@@ -22,7 +22,7 @@ def check_and_report(config: DatasetConfig, splits: tuple[str, ...]) -> int:
     return 1 if health.count("error") else 0
 
 
-def prepare_and_report(config: DatasetConfig, splits: tuple[str, ...]) -> int:
+def prepare_and_report(config: DatasetConfig, splits: tuple[str, ...], verify: bool = False) -> int:
     """Deal or verify the folds, fill the cache and print what happened; 1 if a split has no usable study."""
     if "train" in splits:
         # First, because it takes a second and decoding takes hours.
@@ -32,7 +32,7 @@ def prepare_and_report(config: DatasetConfig, splits: tuple[str, ...]) -> int:
         fingerprint_file(config).unlink(missing_ok=True)
     status = 0
     for split in splits:
-        summary = build_cache(config, split, config.data.workers)
+        summary = build_cache(config, split, config.data.workers, verify=verify)
         _print_summary(config, split, summary)
         if summary.done + summary.kept == 0:
             status = 1
