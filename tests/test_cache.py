@@ -80,7 +80,7 @@ def test_a_cut_cache_file_names_the_way_to_heal_it(tiny):
     build(tiny)
     study = open_study(tiny.config, tiny.uids[0])
     damage(study.file, 0.5)
-    with pytest.raises(UserError, match="prepare.py --verify"):
+    with pytest.raises(UserError, match=r"prepare\.py --verify"):
         _ = study.volume
     assert build_cache(tiny.config, "train", 1, progress=False, verify=True).done == 1
 
