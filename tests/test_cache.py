@@ -17,7 +17,7 @@ from cspine.errors import UserError
 from cspine.paths import cache_folder
 
 
-def here(work, tasks, _processes):
+def here(work, tasks, _processes, _timeout_s=None):
     """`run_isolated` in this process, because starting others takes a second."""
     return ((task, work(task)) for task in tasks)
 

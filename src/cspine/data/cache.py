@@ -12,7 +12,7 @@ from tqdm import tqdm
 from cspine.config import DatasetConfig, Preprocess, digest, to_dict
 from cspine.data.dicom import StudyError, load_study
 from cspine.data.geometry import Geometry
-from cspine.data.layout import image_folder, label_file, masks_on_disk, studies_on_disk
+from cspine.data.layout import image_folder, label_file, masks_on_disk, studies_on_disk, study_path
 from cspine.data.masks import level_presence, load_mask
 from cspine.data.preprocess import Crop, cut, plan_crop
 from cspine.data.workers import Died, run_with_second_try
@@ -21,7 +21,7 @@ from cspine.paths import atomic, cache_folder, find_dataset, read_json, write_js
 from cspine.tables import STUDY, read_csv, read_labels, write_table
 
 # Raise it when the code makes other pixels from the same files and settings: every study is then decoded again.
-FORMAT = 1
+FORMAT = 2
 COMMAND = "python src/prepare.py"
 BAD_COLUMNS = (STUDY, "reason", "split")
 
@@ -87,7 +87,7 @@ def build_cache(config: DatasetConfig, split: str, processes: int, progress: boo
     root, target = find_dataset(config), cache_folder(config)
     masks = masks_on_disk(root) if split == "train" else {}
     tasks = [
-        Task(uid, image_folder(root, split) / uid, masks.get(uid), target, config.preprocess)
+        Task(uid, study_path(image_folder(root, split), uid), masks.get(uid), target, config.preprocess)
         for uid in _studies(root, split)
     ]
     summary = Summary()
@@ -164,9 +164,10 @@ def _presence(
 
 def _signature(task: Task) -> str:
     """Digest of the names, sizes and times of the files that the study is made of."""
-    if not task.folder.is_dir():
+    if not task.folder.exists():
         raise StudyError(task.folder, "no such folder")
-    files = [*task.folder.iterdir(), *([task.mask] if task.mask else [])]
+    images = task.folder.iterdir() if task.folder.is_dir() else [task.folder]
+    files = [*images, *([task.mask] if task.mask else [])]
     stats = [(file.name, file.stat()) for file in files]
     return digest([FORMAT, *sorted([name, stat.st_size, stat.st_mtime_ns] for name, stat in stats)])
 

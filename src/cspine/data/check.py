@@ -13,7 +13,16 @@ import pandas as pd
 from cspine.anatomy import LEVELS, OVERALL
 from cspine.config import DatasetConfig
 from cspine.data.dicom import Stack, StudyError, scan_study
-from cspine.data.layout import box_file, image_folder, label_file, masks_on_disk, rows_file, studies_on_disk
+from cspine.data.layout import (
+    box_file,
+    image_folder,
+    label_file,
+    masks_on_disk,
+    rows_file,
+    studies_on_disk,
+    study_path,
+    study_uid,
+)
 from cspine.data.masks import header_overlap
 from cspine.errors import UserError
 from cspine.paths import find_dataset
@@ -108,7 +117,7 @@ def _compare(folder: Path, wanted: set[str] | None, found: list[str], split: str
 
 def _check_studies(root: Path, split: str, uids: list[str], processes: int) -> list[StudyCheck]:
     masks = masks_on_disk(root) if split == "train" else {}
-    tasks = [(image_folder(root, split) / uid, masks.get(uid)) for uid in uids]
+    tasks = [(study_path(image_folder(root, split), uid), masks.get(uid)) for uid in uids]
     if processes <= 1 or len(tasks) < 4 * processes:
         return [check_study(*task) for task in tasks]
     with get_context("spawn").Pool(processes) as pool:
@@ -122,14 +131,13 @@ def check_study(folder: Path, mask: Path | None) -> StudyCheck:
         stack = scan_study(folder)
     except StudyError as error:
         remedy = f"{AGAIN}; until then it is left out of training and its prediction is the prior"
-        return StudyCheck(folder.name, (Finding("error", str(folder), error.reason, remedy),))
+        return StudyCheck(study_uid(folder), (Finding("error", str(folder), error.reason, remedy),))
     findings = [report(what, LEFT_OUT) for what in _summarise(stack.skipped)]
     findings += [report(what, remedy) for what, remedy in _check_stack(stack)]
     if mask is not None:
         findings += _check_mask(mask, stack)
-    first = stack.headers[0].encoding
     numbers = frozenset(stack.geometry.file_numbers.tolist())
-    return StudyCheck(folder.name, tuple(findings), numbers, first.rows, first.columns)
+    return StudyCheck(study_uid(folder), tuple(findings), numbers, stack.shape[1], stack.shape[2])
 
 
 def _summarise(skipped: tuple[tuple[str, str], ...]) -> Iterator[str]:
@@ -149,7 +157,7 @@ def _check_stack(stack: Stack) -> Iterator[tuple[str, str]]:
     uneven = np.flatnonzero(np.abs(steps - geometry.spacing_mm) > UNEVEN * geometry.spacing_mm)
     if len(uneven):
         first = uneven[0]
-        pair = " and ".join(stack.headers[index].file.name for index in (first, first + 1))
+        pair = " and ".join(stack.slice_name(index) for index in (first, first + 1))
         yield (
             f"uneven spacing at {len(uneven)} places: {pair} are {steps[first]:.2f} mm apart, most slices "
             f"{geometry.spacing_mm:.2f} mm",
@@ -165,9 +173,8 @@ def _check_stack(stack: Stack) -> Iterator[tuple[str, str]]:
 
 
 def _check_mask(mask: Path, stack: Stack) -> Iterator[Finding]:
-    shape = (len(stack.headers), stack.headers[0].encoding.rows, stack.headers[0].encoding.columns)
     try:
-        overlap = header_overlap(mask, stack.geometry, shape)
+        overlap = header_overlap(mask, stack.geometry, stack.shape)
     except UserError as error:
         yield Finding("warning", str(mask), str(error), "download the mask again; the study is used without it")
         return
