@@ -7,6 +7,7 @@ elsewhere than the header says, or **invent pixels**: give values for pixels who
 
 import contextlib
 import io
+import math
 import tempfile
 from collections import Counter
 from collections.abc import Iterator
@@ -149,19 +150,17 @@ def damaged(task: Task) -> bytes | None:
 def promised(data: bytes) -> Facts | None:
     """What pydicom reads in a file; None where it reads no data set at all."""
     try:
-        dataset = pydicom.dcmread(io.BytesIO(data))
+        # What stands after the pixels does not concern a slice, and may be debris of a wrong length.
+        dataset = pydicom.dcmread(io.BytesIO(data), stop_before_pixels=True)
+        syntax = dataset.file_meta.get("TransferSyntaxUID", "")
     except Exception:  # noqa: BLE001, RUF100 - any failure of pydicom is one answer
-        try:
-            dataset = pydicom.dcmread(io.BytesIO(data), stop_before_pixels=True)
-        except Exception:  # noqa: BLE001, RUF100
-            return None
-    syntax = dataset.file_meta.get("TransferSyntaxUID", "")
+        return None
     encapsulated = syntax in COMPRESSED.values()
     numbers = [_whole(dataset, keyword) for keyword in ("Rows", "Columns", "SamplesPerPixel", "NumberOfFrames")]
-    needed = int(np.prod([number or 1 for number in numbers])) * max(1, _whole(dataset, "BitsAllocated") // 8)
-    meaning = tuple(_text(dataset, keyword) for keyword in MEANING)
+    needed = math.prod(max(1, number) for number in numbers) * max(1, _whole(dataset, "BitsAllocated") // 8)
+    meaning = (*(_text(dataset, keyword) for keyword in MEANING), str(syntax))
     position = tuple(_floats(dataset, keyword) for keyword in POSITION)
-    return Facts((*meaning, str(syntax)), position, _pixel_bytes(dataset, encapsulated), needed, encapsulated)
+    return Facts(meaning, position, _pixel_bytes(data, encapsulated), needed, encapsulated)
 
 
 def _text(dataset: Any, keyword: str) -> str:
@@ -185,9 +184,9 @@ def _whole(dataset: Any, keyword: str) -> int:
         return 0
 
 
-def _pixel_bytes(dataset: Any, encapsulated: bool) -> bytes | None:
+def _pixel_bytes(data: bytes, encapsulated: bool) -> bytes | None:
     try:
-        content = dataset.PixelData
+        content = pydicom.dcmread(io.BytesIO(data)).PixelData
         return b"".join(list(generate_fragments(content))[1:]) if encapsulated else content
     except Exception:  # noqa: BLE001, RUF100
         return None
