@@ -2,7 +2,7 @@
 
 python src/predict.py                              test.csv of the dataset -> submissions/submission.csv
 python src/predict.py --split train --out x.csv    all rows of the training studies (their own models saw them!)
-python src/predict.py --studies DIR                every folder of DICOM files in DIR is a study
+python src/predict.py --studies DIR                every folder of DICOM files and every .nii.gz in DIR is a study
 """
 
 from pathlib import Path

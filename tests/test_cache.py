@@ -17,7 +17,7 @@ from cspine.errors import UserError
 from cspine.paths import cache_folder
 
 
-def here(work, tasks, _processes):
+def here(work, tasks, _processes, _timeout_s=None):
     """`run_isolated` in this process, because starting others takes a second."""
     return ((task, work(task)) for task in tasks)
 
@@ -211,3 +211,14 @@ def test_facts_are_plain_json(tiny):
     assert facts["crop"]["size_px"] == 24
     assert facts["geometry"]["pixel_spacing_mm"] == [2.0, 2.0]
     assert facts["presence"][0] == [1, 0, 0, 0, 0, 0, 0]
+
+
+def hang(task):
+    if task == "hang":
+        time.sleep(600)
+    return task
+
+
+def test_a_task_that_hangs_is_ended_and_the_others_go_on():
+    results = dict(run_isolated(hang, ["a", "hang", "b"], 1, timeout_s=8))
+    assert results == {"a": "a", "hang": Died(-signal.SIGKILL, timed_out=True), "b": "b"}

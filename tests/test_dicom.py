@@ -1,4 +1,5 @@
 import pickle
+import tracemalloc
 
 import numpy as np
 import pydicom
@@ -215,3 +216,98 @@ def test_without_dicomsdl_it_works_and_says_so_once(monkeypatch, caplog):
     assert not pixels.has_dicomsdl()
     pixels.has_dicomsdl.cache_clear()
     assert [record.getMessage().split()[0] for record in caplog.records] == ["dicomsdl"]
+
+
+def write_series(folder, uid, volume, first_number, start_mm=100.0, step_mm=3.0):
+    """Add a series, cranial to caudal, to a folder."""
+    folder.mkdir(exist_ok=True)
+    for index, hu in enumerate(volume):
+        number = first_number + index
+        slice_dataset(hu, start_mm - step_mm * index, number, SeriesInstanceUID=uid).save_as(folder / f"{number}.dcm")
+
+
+def test_of_two_series_at_the_same_places_the_longer_is_taken_whole(tmp_path):
+    soft, bone = body_hu(8), body_hu(7) + np.int16(7)
+    # Interleaved file by file, the shorter first, so that its slices would win every place.
+    write_series(tmp_path, "1.2.1", bone, 1)
+    write_series(tmp_path, "1.2.2", soft, 101)
+    study = load_study(tmp_path)
+    assert np.array_equal(study.volume, soft)
+    assert len(study.skipped) == 7
+    assert {reason for _, reason in study.skipped} == {"another series than most slices (1.2.1, not 1.2.2)"}
+
+
+def test_a_series_is_judged_by_its_usable_slices(tmp_path):
+    # Nine files, of which six lie at one place, against five good ones.
+    write_series(tmp_path, "1.2.1", body_hu(3), 1)
+    write_series(tmp_path, "1.2.1", body_hu(6), 11, step_mm=0.0)
+    write_series(tmp_path, "1.2.2", body_hu(5), 21)
+    assert load_study(tmp_path).geometry.file_numbers.tolist() == [21, 22, 23, 24, 25]
+
+
+def test_of_equally_many_slices_the_longer_series_and_then_the_first_file_decides(tmp_path):
+    write_series(tmp_path / "a", "1.2.1", body_hu(5), 1, step_mm=1.0)
+    write_series(tmp_path / "a", "1.2.2", body_hu(5), 11, step_mm=3.0)
+    assert load_study(tmp_path / "a").geometry.file_numbers.tolist() == [11, 12, 13, 14, 15]
+    write_series(tmp_path / "b", "1.2.9", body_hu(5), 1)
+    write_series(tmp_path / "b", "1.2.1", body_hu(5), 11)
+    assert load_study(tmp_path / "b").geometry.file_numbers.tolist() == [1, 2, 3, 4, 5]
+
+
+def test_a_series_of_its_own_for_every_file_tells_nothing(tmp_path):
+    for index, hu in enumerate(body_hu(4)):
+        write_series(tmp_path, f"1.2.{index}", hu[None], index + 1, start_mm=100 - 3 * index)
+    assert np.array_equal(load_study(tmp_path).volume, body_hu(4))
+
+
+def test_gaps_and_uneven_steps_are_used_at_their_true_places(tmp_path):
+    heights = [100.0, 97.0, 94.0, 61.5, 60.0]
+    for number, (z_mm, hu) in enumerate(zip(heights, body_hu(5), strict=True), 2):
+        slice_dataset(hu, z_mm, number).save_as(tmp_path / f"{number}.dcm")
+    geometry = load_study(tmp_path).geometry
+    assert geometry.z_mm.tolist() == heights
+    assert geometry.spacing_mm == 3.0
+    assert geometry.voxel_to_lps(2.5, 0, 0)[2] == pytest.approx(77.75)
+
+
+def test_orientations_that_differ_in_a_written_decimal_are_one_stack(tmp_path):
+    # On either side of where rounding to three decimals parts them.
+    for index, hu in enumerate(body_hu(6)):
+        tilt = 0.0995 + (1e-6 if index % 2 else -1e-6)
+        frame = [1, 0, 0, 0, f"{np.sqrt(1 - tilt**2):.7f}", f"{-tilt:.7f}"]
+        slice_dataset(hu, -index, index, ImageOrientationPatient=frame).save_as(tmp_path / f"{index}.dcm")
+    assert len(load_study(tmp_path).volume) == 6
+
+
+@pytest.mark.parametrize("frame", [[2, 0, 0, 0, 2, 0], [1, 0, 0, 0.5, 0.866, 0]])
+def test_directions_that_are_no_frame_are_listed(tmp_path, frame):
+    write_study(tmp_path, body_hu())
+    change_one(tmp_path, ImageOrientationPatient=frame)
+    assert load_study(tmp_path).skipped == (
+        ("2.dcm", "row and column directions that are no perpendicular unit vectors"),
+    )
+
+
+@pytest.mark.parametrize(("tilt_deg", "accepted"), [(44, True), (46, False)])
+def test_slices_are_axial_up_to_45_degrees(tmp_path, tilt_deg, accepted):
+    tilt = np.radians(tilt_deg)
+    frame = [1, 0, 0, 0, np.cos(tilt), -np.sin(tilt)]
+    write_study(tmp_path, body_hu(), ImageOrientationPatient=[f"{value:.6f}" for value in frame])
+    if accepted:
+        assert len(scan_study(tmp_path).headers) == 8
+        return
+    with pytest.raises(StudyError, match="not axial: 46 degrees off, at most 45"):
+        scan_study(tmp_path)
+
+
+def test_the_largest_study_needs_one_volume_in_memory(tmp_path):
+    volume = body_hu(24, 256, 256)
+    write_study(tmp_path, volume)
+    damage(tmp_path / "5.dcm", 0.5)
+    (tmp_path / "6.dcm").write_bytes((tmp_path / "6.dcm").read_bytes()[:-9])
+    tracemalloc.start()
+    study = load_study(tmp_path)
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert len(study.volume) == 22
+    assert peak < 1.5 * volume.nbytes

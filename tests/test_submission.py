@@ -112,5 +112,5 @@ def test_a_folder_of_studies_is_asked_for_whole(trained: Prepared, tmp_path: Pat
     assert images == trained.test_images
     assert sorted(set(rows[STUDY])) == sorted(trained.data.uids[:3])
     assert len(rows) == 24
-    with pytest.raises(UserError, match="no folder in it"):
+    with pytest.raises(UserError, match="there is no study in it"):
         rows_and_images(trained.fracture, "test", tmp_path)

@@ -13,7 +13,7 @@ from cspine.anatomy import TARGETS
 from cspine.bundle import MANIFEST, Bundle, read
 from cspine.config import DatasetConfig, Preprocess
 from cspine.data.decode import DecodedStudy, DecodeTask, decode_studies
-from cspine.data.layout import image_folder, rows_file, studies_on_disk
+from cspine.data.layout import image_folder, rows_file, studies_in, studies_on_disk, study_path
 from cspine.engine.distributed import choose_device, share_cores
 from cspine.errors import UserError
 from cspine.inference import Predictor
@@ -72,9 +72,10 @@ def submit(bundle: Bundle, rows: pd.DataFrame, images: Path, output: Path, devic
 def rows_and_images(config: DatasetConfig, split: str, studies: Path | None) -> tuple[pd.DataFrame, Path]:
     """What to predict and where its images are: the rows of test.csv, or all eight of every study on the disk."""
     if studies is not None:
-        uids = sorted(folder.name for folder in studies.iterdir() if folder.is_dir()) if studies.is_dir() else []
+        uids = studies_in(studies)
         if not uids:
-            raise UserError(f"--studies {studies}: there is no folder in it; each study is a folder of DICOM files")
+            what = "each study is a folder of DICOM files or a NIfTI file (.nii, .nii.gz)"
+            raise UserError(f"--studies {studies}: there is no study in it; {what}")
         return all_rows(uids), studies
     root = find_dataset(config)
     images = image_folder(root, split)
@@ -93,7 +94,7 @@ def _predict(
     predictor: Predictor, uids: list[str], images: Path, processes: int
 ) -> Iterator[tuple[str, np.ndarray | str]]:
     """(uid, eight probabilities) or (uid, the reason why there are none), as the studies are decoded."""
-    tasks = [DecodeTask(uid, images / uid, tuple(predictor.preprocesses)) for uid in uids]
+    tasks = [DecodeTask(uid, study_path(images, uid), tuple(predictor.preprocesses)) for uid in uids]
     for task, study in decode_studies(tasks, processes):
         if study.bad is not None:
             yield task.uid, study.bad

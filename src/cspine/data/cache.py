@@ -13,7 +13,7 @@ from tqdm import tqdm
 from cspine.config import DatasetConfig, Preprocess, digest, to_dict
 from cspine.data.dicom import StudyError, load_study
 from cspine.data.geometry import Geometry
-from cspine.data.layout import image_folder, label_file, masks_on_disk, studies_on_disk
+from cspine.data.layout import image_folder, label_file, masks_on_disk, studies_on_disk, study_path
 from cspine.data.levels import LevelExtents, level_extents, level_presence
 from cspine.data.masks import load_mask
 from cspine.data.preprocess import Crop, cut, plan_crop
@@ -100,9 +100,10 @@ def build_cache(
     """
     started = time.monotonic()
     root, target = find_dataset(config), cache_folder(config)
+    images = image_folder(root, split)
     masks = masks_on_disk(root) if split == "train" else {}
     tasks = [
-        Task(uid, image_folder(root, split) / uid, masks.get(uid), target, config.preprocess, verify=verify)
+        Task(uid, study_path(images, uid), masks.get(uid), target, config.preprocess, verify=verify)
         for uid in _studies(root, split)
     ]
     summary = Summary()
@@ -153,7 +154,7 @@ def prepare_study(task: Task) -> Outcome:
     else:
         facts = {
             "source": source,
-            "crc32": zlib.crc32(pixels),
+            "crc32": zlib.crc32(pixels.data),
             "geometry": study.geometry.to_json(),
             "crop": asdict(crop),
             "slice_shape": study.volume.shape[1:],
@@ -182,9 +183,10 @@ def _presence(
 
 def _signature(task: Task) -> str:
     """Digest of the names, sizes and times of the files that the study is made of."""
-    if not task.folder.is_dir():
+    if not task.folder.exists():
         raise StudyError(task.folder, "no such folder")
-    files = [*task.folder.iterdir(), *([task.mask] if task.mask else [])]
+    images = task.folder.iterdir() if task.folder.is_dir() else [task.folder]
+    files = [*images, *([task.mask] if task.mask else [])]
     stats = [(file.name, file.stat()) for file in files]
     return digest([FORMAT, *sorted([name, stat.st_size, stat.st_mtime_ns] for name, stat in stats)])
 
@@ -205,7 +207,7 @@ def _is_whole(volume_file: Path, crc32: int | None) -> bool:
     if crc32 is None or not volume_file.is_file():
         return volume_file.is_file()
     try:
-        return zlib.crc32(np.load(volume_file)) == crc32
+        return zlib.crc32(np.load(volume_file).data) == crc32
     except (ValueError, OSError):
         return False
 

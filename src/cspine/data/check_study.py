@@ -9,10 +9,11 @@ from pathlib import Path
 import numpy as np
 from tqdm import tqdm
 
-from cspine.data.dicom import Stack, StudyError, scan_study
+from cspine.data.dicom import Stack, StudyError, load_study, scan_study
 from cspine.data.findings import Finding
 from cspine.data.geometry import Geometry
-from cspine.data.layout import image_folder, masks_on_disk
+from cspine.data.header import Header
+from cspine.data.layout import image_folder, masks_on_disk, study_path, study_uid
 from cspine.data.masks import header_overlap
 from cspine.data.pixels import SliceError, read_hu
 from cspine.data.workers import Died, run_with_second_try
@@ -75,14 +76,15 @@ class StudyCheck:
 def check_studies(root: Path, split: str, uids: list[str], processes: int) -> list[StudyCheck]:
     """Check the studies, by UID, in so many processes under a progress bar."""
     masks = masks_on_disk(root) if split == "train" else {}
-    tasks = [CheckTask(split, image_folder(root, split) / uid, masks.get(uid)) for uid in uids]
+    images = image_folder(root, split)
+    tasks = [CheckTask(split, study_path(images, uid), masks.get(uid)) for uid in uids]
     checks, files = [], 0
     with tqdm(total=len(tasks), desc=f"check {split}", unit="study", disable=None) as bar:
         for task, check in run_with_second_try(check_study, tasks, processes, lambda t: replace(t, decode=False)):
             if isinstance(check, Died):
                 what = f"ends the process that reads it (exit status {check.exitcode})"
                 finding = Finding("error", "unusable study", str(task.folder), what, UNUSABLE)
-                check = StudyCheck(task.folder.name, split, task.folder, (finding,))
+                check = StudyCheck(study_uid(task.folder), split, task.folder, (finding,))
             checks.append(check)
             files += check.facts.files if check.facts else 0
             bar.update()
@@ -97,12 +99,12 @@ def check_study(task: CheckTask) -> StudyCheck:
         stack = scan_study(folder)
     except StudyError as error:
         finding = Finding("error", "unusable study", str(folder), error.reason, UNUSABLE)
-        return StudyCheck(folder.name, task.split, folder, (finding,))
+        return StudyCheck(study_uid(folder), task.split, folder, (finding,))
     findings = [Finding("warning", "files left out", str(folder), what, LEFT_OUT) for what in _summarise(stack.skipped)]
     pixels = None
     if task.decode:
         try:
-            pixels = sample_pixels(stack)
+            pixels = sample_pixels(folder, stack)
         except SliceError as error:
             remedy = f"{AGAIN}; slices that do not decode are left out"
             findings.append(Finding("warning", "slices do not decode", str(folder), str(error), remedy))
@@ -110,33 +112,37 @@ def check_study(task: CheckTask) -> StudyCheck:
     findings += [*_check_stack(stack, folder), *_notes(facts, folder)]
     if task.mask is not None:
         findings += _check_mask(task.mask, facts)
-    return StudyCheck(folder.name, task.split, folder, tuple(findings), facts)
+    return StudyCheck(study_uid(folder), task.split, folder, tuple(findings), facts)
 
 
-def sample_pixels(stack: Stack) -> str:
+def sample_pixels(study: Path, stack: Stack) -> str:
     """Digest of the HU of the slices at 1/4, 1/2 and 3/4 of the stack: the same however the files are encoded.
 
     Raises SliceError naming the file that does not decode.
     """
     hasher = hashlib.sha256()
-    for index in (len(stack.headers) * k // 4 for k in (1, 2, 3)):
-        header = stack.headers[index]
-        try:
-            hu = read_hu(header.file, header.encoding, fast=False)
-        except SliceError as error:
-            raise SliceError(f"{header.file.name}: {error}") from error
+    whole = None if stack.headers else load_study(study).volume
+    for index in (stack.shape[0] * k // 4 for k in (1, 2, 3)):
+        hu = _decode(stack.headers[index]) if whole is None else whole[index]
         hasher.update(f"{hu.shape}".encode() + hu.tobytes())
     return hasher.hexdigest()
 
 
+def _decode(header: Header) -> np.ndarray:
+    try:
+        return read_hu(header.file, header.encoding, fast=False)
+    except SliceError as error:
+        raise SliceError(f"{header.file.name}: {error}") from error
+
+
 def _facts(stack: Stack, mask: Path | None, pixels: str | None) -> StudyFacts:
-    first = stack.headers[0].encoding
+    names = [header.encoding.syntax.name for header in stack.headers] or ["NIfTI"]
     return StudyFacts(
         geometry=stack.geometry,
-        rows=first.rows,
-        columns=first.columns,
-        files=len(stack.headers) + len(stack.skipped),
-        syntaxes=dict(Counter(header.encoding.syntax.name for header in stack.headers)),
+        rows=stack.shape[1],
+        columns=stack.shape[2],
+        files=len(names) + len(stack.skipped),
+        syntaxes=dict(Counter(names)),
         has_mask=mask is not None,
         pixels=pixels,
     )
@@ -159,7 +165,7 @@ def _check_stack(stack: Stack, folder: Path) -> Iterator[Finding]:
     uneven = np.flatnonzero(np.abs(steps - geometry.spacing_mm) > UNEVEN * geometry.spacing_mm)
     if len(uneven):
         first = uneven[0]
-        pair = " and ".join(stack.headers[index].file.name for index in (first, first + 1))
+        pair = " and ".join(stack.slice_name(index) for index in (first, first + 1))
         what = (
             f"uneven spacing at {len(uneven)} places: {pair} are {steps[first]:.2f} mm apart, most slices "
             f"{geometry.spacing_mm:.2f} mm"

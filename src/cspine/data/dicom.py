@@ -1,7 +1,9 @@
-"""A folder of DICOM files to one CT volume in HU, cranial to caudal, with every file that was left out and why."""
+"""A study to one CT volume in HU, cranial to caudal: a folder of DICOM files here, a NIfTI file through nifti.py.
 
-from collections import Counter
-from dataclasses import dataclass
+Every file of a folder that is left out is listed with the reason; docs/data.md has the table of all rules.
+"""
+
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -9,138 +11,171 @@ import numpy as np
 
 from cspine.data.geometry import Geometry, cranial_normal, number_files, order_slices
 from cspine.data.header import Header, read_header
+from cspine.data.nifti import is_nifti, load_nifti, scan_nifti
 from cspine.data.pixels import SliceError, read_hu
-from cspine.errors import UserError
+from cspine.data.straighten import shift_slice, straightened
+from cspine.data.study import MIN_SLICES, Stack, Study, StudyError, require_axial, require_slices
 
-MIN_SLICES = 3
 SAME_PLACE_MM = 0.01
+# Within one series orientations differ in their last written decimals only; the next series is degrees away.
+SAME_ORIENTATION = 1e-3
+SAME_SPACING_MM = 5e-4
+
+Skipped = list[tuple[str, str]]
 
 
-class StudyError(UserError):
-    """A folder that gives no volume; `skipped` lists its files with the reason for each."""
-
-    def __init__(self, folder: Path, reason: str, skipped: tuple[tuple[str, str], ...] = ()) -> None:
-        super().__init__(f"{folder}: {reason}")
-        self.folder, self.reason, self.skipped = folder, reason, skipped
-
-    def __reduce__(self) -> tuple[Any, ...]:
-        # Exceptions with arguments of their own cross process borders only so.
-        return type(self), (self.folder, self.reason, self.skipped)
-
-
-@dataclass(frozen=True, eq=False)
-class Stack:
-    """The usable slices of a folder in order, before any pixel is decoded."""
-
-    headers: tuple[Header, ...]
-    geometry: Geometry
-    skipped: tuple[tuple[str, str], ...]
-
-
-@dataclass(frozen=True, eq=False)
-class Study:
-    """A decoded study: int16 HU (z, y, x), its place in the patient, and (file name, reason) of what was left out."""
-
-    volume: np.ndarray
-    geometry: Geometry
-    skipped: tuple[tuple[str, str], ...]
-
-
-def load_study(folder: Path, fast: bool = True) -> Study:
-    """Decode a study's folder. Raises StudyError where fewer than three usable slices remain.
+def load_study(path: Path, fast: bool = True) -> Study:
+    """Decode a study. Raises StudyError where fewer than three usable slices remain.
 
     `fast=False` keeps dicomsdl out, which on damaged files can end the process.
     """
-    stack = scan_study(folder)
-    first = stack.headers[0].encoding
-    volume = np.empty((len(stack.headers), first.rows, first.columns), np.int16)
-    failed: dict[int, str] = {}
+    if is_nifti(path):
+        return load_nifti(path)
+    stack = scan_study(path)
+    volume = np.empty(stack.shape, np.int16)
+    skipped = list(stack.skipped)
+    kept: list[int] = []
+    shifts_px = stack.geometry.shifts_px
     for index, header in enumerate(stack.headers):
+        # In the place of a slice that failed, so that leaving one out costs no second volume.
+        pixels = volume[len(kept)]
         try:
-            read_hu(header.file, header.encoding, fast, out=volume[index])
+            read_hu(header.file, header.encoding, fast, out=pixels)
         except SliceError as error:
-            failed[index] = str(error)
-    if not failed:
-        return Study(volume, stack.geometry, stack.skipped)
-    skipped = (*stack.skipped, *((stack.headers[index].file.name, reason) for index, reason in failed.items()))
-    kept = [index for index in range(len(volume)) if index not in failed]
-    _require_slices(folder, len(kept), skipped)
-    geometry = _geometry([stack.headers[index] for index in kept], stack.geometry.file_numbers[kept])
-    return Study(volume[kept], geometry, skipped)
+            skipped.append((header.file.name, str(error)))
+            continue
+        if shifts_px is not None:
+            pixels[:] = shift_slice(pixels, shifts_px[index])
+        kept.append(index)
+    require_slices(path, len(kept), tuple(skipped))
+    return Study(volume[: len(kept)], stack.geometry.take(kept), tuple(skipped))
 
 
-def scan_study(folder: Path) -> Stack:
-    """Read the headers of a folder, leave out what does not belong, and order the rest cranial to caudal."""
-    if not folder.is_dir():
-        raise StudyError(folder, "no such folder")
-    headers, skipped = [], []
-    for file in sorted(folder.iterdir(), key=lambda path: (len(path.name), path.name)):
-        try:
-            headers.append(read_header(file))
-        except SliceError as error:
-            skipped.append((file.name, str(error)))
+def scan_study(path: Path) -> Stack:
+    """The usable slices of a study in order, from headers alone. Raises StudyError where there are fewer than three."""
+    if is_nifti(path):
+        return scan_nifti(path)
+    if not path.is_dir():
+        raise StudyError(path, "no such folder")
+    headers, skipped = _read_headers(path)
+    require_slices(path, len(headers), tuple(skipped))
+    headers = _one_series(headers, skipped)
     numbers = dict(
         zip(headers, number_files([h.file for h in headers], [h.instance_number for h in headers]), strict=True)
     )
     headers = _majority(headers, skipped)
-    _require_slices(folder, len(headers), tuple(skipped))
-    if abs(cranial_normal(headers[0].orientation[:3], headers[0].orientation[3:])[2]) < 0.7:
-        raise StudyError(folder, "the slices are sagittal or coronal, not axial", tuple(skipped))
+    require_axial(path, _normal(headers[0]), tuple(skipped))
     headers = _distinct(headers, skipped)
-    _require_slices(folder, len(headers), tuple(skipped))
-    geometry = _geometry(headers, np.array([numbers[header] for header in headers]))
-    return Stack(tuple(headers), geometry, tuple(skipped))
+    require_slices(path, len(headers), tuple(skipped))
+    geometry = straightened(_geometry(headers, np.array([numbers[header] for header in headers])))
+    headers, geometry = _overlapping(headers, geometry, skipped)
+    require_slices(path, len(headers), tuple(skipped))
+    first = headers[0].encoding
+    return Stack(tuple(headers), geometry, tuple(skipped), (len(headers), first.rows, first.columns))
 
 
-def _majority(headers: list[Header], skipped: list[tuple[str, str]]) -> list[Header]:
+def _read_headers(folder: Path) -> tuple[list[Header], Skipped]:
+    headers, skipped = [], []
+    for file in sorted(folder.iterdir(), key=lambda path: (len(path.name), path.name)):
+        try:
+            header = read_header(file)
+            _refuse_skewed(header)
+            headers.append(header)
+        except SliceError as error:
+            skipped.append((file.name, str(error)))
+    return headers, skipped
+
+
+def _refuse_skewed(header: Header) -> None:
+    row, column = np.reshape(header.orientation, (2, 3))
+    if not np.allclose([row @ row, column @ column, row @ column], [1, 1, 0], atol=0.01):
+        raise SliceError("row and column directions that are no perpendicular unit vectors")
+
+
+def _one_series(headers: list[Header], skipped: Skipped) -> list[Header]:
+    """The headers of the series with most usable slices; a tie goes to the longer, then to the first by file name."""
+    series: dict[str, list[Header]] = {}
+    for header in headers:
+        series.setdefault(header.series_uid, []).append(header)
+    # Anonymisers exist that give every file a series of its own; their numbers tell nothing.
+    if len(series) == 1 or max(map(len, series.values())) < MIN_SLICES:
+        return headers
+
+    def worth(uid: str) -> tuple[int, float]:
+        usable = _distinct(_majority(series[uid], []), [])
+        ends = np.subtract(usable[0].position_mm, usable[-1].position_mm) @ _normal(usable[0])
+        return len(usable), round(float(ends), 1)
+
+    chosen = max(series, key=worth)
+    reason = f"another series than most slices ({{}}, not {chosen or 'none'})"
+    skipped += [(h.file.name, reason.format(h.series_uid or "none")) for h in headers if h.series_uid != chosen]
+    return series[chosen]
+
+
+def _majority(headers: list[Header], skipped: Skipped) -> list[Header]:
     """The slices of the most frequent size, then orientation, then pixel spacing; the others are listed."""
-    rules = (
-        ("size", lambda h: f"{h.encoding.rows} x {h.encoding.columns}"),
-        ("orientation", lambda h: str(tuple(np.round(h.orientation, 3) + 0.0))),
-        ("pixel spacing", lambda h: " x ".join(f"{value:.3f}" for value in h.pixel_spacing_mm)),
+    rules: tuple[tuple[str, float, Callable[[Header], Any], str], ...] = (
+        ("size", 0, lambda h: (h.encoding.rows, h.encoding.columns), "{:d} x {:d}"),
+        ("orientation", SAME_ORIENTATION, lambda h: h.orientation, ", ".join(["{:.3f}"] * 6)),
+        ("pixel spacing", SAME_SPACING_MM, lambda h: h.pixel_spacing_mm, "{:.3f} x {:.3f}"),
     )
-    for what, key in rules:
-        counts = Counter(key(header) for header in headers)
-        if len(counts) > 1:
-            usual = counts.most_common(1)[0][0]
-            for header in headers:
-                if key(header) != usual:
-                    skipped.append((header.file.name, f"another {what} than most slices ({key(header)}, not {usual})"))
-            headers = [header for header in headers if key(header) == usual]
+    for what, tolerance, value_of, form in rules:
+        groups: list[tuple[Any, list[Header]]] = []
+        for header in headers:
+            value = value_of(header)
+            known = (g for v, g in groups if v == value or np.allclose(v, value, rtol=0, atol=tolerance))
+            if (group := next(known, None)) is None:
+                groups.append((value, [header]))
+            else:
+                group.append(header)
+        usual, headers = max(groups, key=lambda group: len(group[1]))
+        for value, group in groups:
+            if group is not headers:
+                told = f"another {what} than most slices ({form.format(*value)}, not {form.format(*usual)})"
+                skipped += [(header.file.name, told) for header in group]
     return headers
 
 
-def _distinct(headers: list[Header], skipped: list[tuple[str, str]]) -> list[Header]:
+def _distinct(headers: list[Header], skipped: Skipped) -> list[Header]:
     """The slices cranial to caudal, of those at one place the first."""
     frame = headers[0].orientation
-    normal = cranial_normal(frame[:3], frame[3:])
     kept: list[Header] = []
     for index in order_slices([header.position_mm for header in headers], frame[:3], frame[3:]):
         header = headers[index]
-        if kept and abs(np.subtract(header.position_mm, kept[-1].position_mm) @ normal) < SAME_PLACE_MM:
+        if kept and abs(np.subtract(header.position_mm, kept[-1].position_mm) @ _normal(headers[0])) < SAME_PLACE_MM:
             skipped.append((header.file.name, f"duplicate position (same place as {kept[-1].file.name})"))
         else:
             kept.append(header)
     return kept
 
 
+def _overlapping(headers: list[Header], geometry: Geometry, skipped: Skipped) -> tuple[list[Header], Geometry]:
+    """Leave out slices that straightening would push out of the picture: their position is wrong."""
+    if geometry.shifts_px is None:
+        return headers, geometry
+    size = headers[0].encoding.rows, headers[0].encoding.columns
+    beside = (np.abs(geometry.shifts_px) >= size).any(axis=1)
+    skipped += [
+        (header.file.name, "a position beside the other slices")
+        for header, far in zip(headers, beside, strict=True)
+        if far
+    ]
+    kept = np.flatnonzero(~beside).tolist()
+    return [headers[index] for index in kept], geometry.take(kept)
+
+
+def _normal(header: Header) -> np.ndarray:
+    return cranial_normal(header.orientation[:3], header.orientation[3:])
+
+
 def _geometry(headers: list[Header], file_numbers: np.ndarray) -> Geometry:
     first = headers[0]
+    row, column = np.reshape(first.orientation, (2, 3))
     return Geometry(
         file_numbers=file_numbers,
         positions_mm=np.array([header.position_mm for header in headers]),
-        row_direction=np.array(first.orientation[:3]),
-        column_direction=np.array(first.orientation[3:]),
+        row_direction=row / np.linalg.norm(row),
+        column_direction=column / np.linalg.norm(column),
         pixel_spacing_mm=(first.pixel_spacing_mm[0], first.pixel_spacing_mm[1]),
         thickness_mm=first.thickness_mm,
     )
-
-
-def _require_slices(folder: Path, usable: int, skipped: tuple[tuple[str, str], ...]) -> None:
-    if usable >= MIN_SLICES:
-        return
-    if not usable and not skipped:
-        raise StudyError(folder, "the folder is empty")
-    counts = Counter(reason.partition(" (")[0] for _, reason in skipped)
-    causes = ", ".join(f"{count} x {reason}" for reason, count in counts.most_common(3)) or "no other files"
-    raise StudyError(folder, f"{usable} usable slices, at least {MIN_SLICES} are needed; left out: {causes}", skipped)

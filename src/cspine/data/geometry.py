@@ -1,7 +1,7 @@
 """Where the voxels of a study lie in the patient: LPS millimetres, slices ordered cranial to caudal."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -22,6 +22,7 @@ class Geometry:
     column_direction: np.ndarray  # (3,)
     pixel_spacing_mm: tuple[float, float]  # y, x
     thickness_mm: float | None  # as written in the header; slices overlap, so never use it as a distance
+    shifts_px: np.ndarray | None = None  # (n, 2) y, x: how far straightening moved each slice from its file's pixels
 
     @cached_property
     def normal(self) -> np.ndarray:
@@ -56,6 +57,28 @@ class Geometry:
         step_y, step_x = self.pixel_spacing_mm
         return origin + (y * step_y)[..., None] * self.column_direction + (x * step_x)[..., None] * self.row_direction
 
+    def from_file_pixels(self, z: Any, y: Any, x: Any) -> tuple[np.ndarray, np.ndarray]:
+        """The volume's (y, x) of pixel coordinates in the files of slices `z` (whole numbers), such as a box's."""
+        return self._shifted(z, y, x, 1)
+
+    def to_file_pixels(self, z: Any, y: Any, x: Any) -> tuple[np.ndarray, np.ndarray]:
+        """Pixel coordinates (y, x) in the files of slices `z`, the inverse of `from_file_pixels`."""
+        return self._shifted(z, y, x, -1)
+
+    def _shifted(self, z: Any, y: Any, x: Any, sign: int) -> tuple[np.ndarray, np.ndarray]:
+        shift = np.zeros(2) if self.shifts_px is None else sign * self.shifts_px[np.asarray(z)]
+        return np.asarray(y, float) + shift[..., 0], np.asarray(x, float) + shift[..., 1]
+
+    def take(self, indices: Sequence[int]) -> "Geometry":
+        """The geometry of some of the slices."""
+        chosen = list(indices)
+        return replace(
+            self,
+            file_numbers=self.file_numbers[chosen],
+            positions_mm=self.positions_mm[chosen],
+            shifts_px=None if self.shifts_px is None else self.shifts_px[chosen],
+        )
+
     def to_json(self) -> dict[str, Any]:
         """Plain JSON types; `from_json` gives the same geometry back to the last bit."""
         return {
@@ -65,6 +88,7 @@ class Geometry:
             "column_direction": self.column_direction.tolist(),
             "pixel_spacing_mm": list(self.pixel_spacing_mm),
             "thickness_mm": self.thickness_mm,
+            "shifts_px": None if self.shifts_px is None else self.shifts_px.tolist(),
         }
 
     @classmethod
@@ -77,6 +101,7 @@ class Geometry:
             column_direction=np.array(values["column_direction"], float),
             pixel_spacing_mm=(values["pixel_spacing_mm"][0], values["pixel_spacing_mm"][1]),
             thickness_mm=values["thickness_mm"],
+            shifts_px=None if values["shifts_px"] is None else np.array(values["shifts_px"], float),
         )
 
 

@@ -9,9 +9,8 @@ import numpy as np
 from cspine.anatomy import MASK_LABELS
 from cspine.data.geometry import Geometry
 from cspine.data.levels import clean_levels
+from cspine.data.nifti import open_image
 from cspine.errors import UserError
-
-LPS_TO_RAS = np.diag([-1.0, -1.0, 1.0])
 
 
 def load_mask(file: Path, geometry: Geometry, shape: tuple[int, int, int]) -> np.ndarray:
@@ -54,19 +53,13 @@ def _cervical(values: np.ndarray) -> np.ndarray:
 
 def _open(file: Path) -> tuple[Any, np.ndarray]:
     """The image, its voxels not yet read, and the 4x4 matrix from LPS mm to its indices."""
-    import nibabel
-    from nibabel.filebasedimages import ImageFileError
-
     try:
-        image: Any = nibabel.load(file)
-        to_lps = np.array(image.affine, np.float64)
-        to_lps[:3] = LPS_TO_RAS @ to_lps[:3]
-        to_index = np.linalg.inv(to_lps)
-    except (ImageFileError, OSError, EOFError, ValueError, np.linalg.LinAlgError) as error:
+        image, to_lps = open_image(file)
+    except (OSError, ValueError) as error:
         raise _unreadable(file, error) from error
     if len(image.shape) != 3:
         raise UserError(f"{file}: a mask has three axes, this has {len(image.shape)}; get it again")
-    return image, to_index
+    return image, np.linalg.inv(to_lps)
 
 
 def _labels(file: Path, image: Any) -> np.ndarray:

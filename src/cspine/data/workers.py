@@ -1,7 +1,9 @@
 """A pool of processes in which the death of one costs its task only: C decoders can crash on damaged files."""
 
+import math
 import multiprocessing
 import signal
+import time
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -17,23 +19,27 @@ Task = TypeVar("Task")
 
 @dataclass(frozen=True)
 class Died:
-    """Stands for the result of a task during which the process ended."""
+    """Stands for the result of a task during which the process ended, or was ended because it took too long."""
 
     exitcode: int | None
+    timed_out: bool = False
 
 
-def run_isolated(work: Callable[[Task], Any], tasks: Sequence[Task], processes: int) -> Iterator[tuple[Task, Any]]:
+def run_isolated(
+    work: Callable[[Task], Any], tasks: Sequence[Task], processes: int, timeout_s: float | None = None
+) -> Iterator[tuple[Task, Any]]:
     """Yield (task, result) as they come; the result is a `Died` where the process ended.
 
-    `work` must be importable. A UserError in it ends the whole run and is raised here.
+    `work` must be importable. A UserError in it ends the whole run and is raised here. A process that needs more than
+    `timeout_s` for a task, a new one's start included, is killed.
     """
     context = multiprocessing.get_context("spawn")
     waiting = list(reversed(tasks))
-    busy: dict[Any, tuple[Any, Task]] = {}
+    busy: dict[Any, tuple[Any, Task, float]] = {}
 
     def give(connection: Any, process: Any, task: Task) -> None:
         connection.send(task)
-        busy[connection] = (process, task)
+        busy[connection] = (process, task, time.monotonic() + (math.inf if timeout_s is None else timeout_s))
 
     def start(task: Task) -> None:
         mine, theirs = context.Pipe()
@@ -46,9 +52,9 @@ def run_isolated(work: Callable[[Task], Any], tasks: Sequence[Task], processes: 
         while waiting and len(busy) < max(1, processes):
             start(waiting.pop())
         while busy:
-            for connection in wait(list(busy)):
-                process, task = busy.pop(connection)
-                result = _receive(connection, process)
+            for connection in _ready_or_late(busy):
+                process, task, deadline = busy.pop(connection)
+                result = _receive(connection, process, deadline)
                 if isinstance(result, UserError):
                     raise result
                 if waiting and isinstance(result, Died):
@@ -57,24 +63,40 @@ def run_isolated(work: Callable[[Task], Any], tasks: Sequence[Task], processes: 
                     give(connection, process, waiting.pop())
                 yield task, result
     finally:
-        for process, _ in busy.values():
+        for process, _, _ in busy.values():
             process.terminate()
 
 
 def run_with_second_try(
-    work: Callable[[Task], Any], tasks: Sequence[Task], processes: int, second: Callable[[Task], Task]
+    work: Callable[[Task], Any],
+    tasks: Sequence[Task],
+    processes: int,
+    second: Callable[[Task], Task],
+    timeout_s: float | None = None,
 ) -> Iterator[tuple[Task, Any]]:
     """`run_isolated`, but a task whose process ended is done once more, at the end, as `second` makes it."""
     again = []
-    for task, result in run_isolated(work, tasks, processes):
+    for task, result in run_isolated(work, tasks, processes, timeout_s):
         if isinstance(result, Died):
             again.append(second(task))
         else:
             yield task, result
-    yield from run_isolated(work, again, processes)
+    yield from run_isolated(work, again, processes, timeout_s)
 
 
-def _receive(connection: Any, process: Any) -> Any:
+def _ready_or_late(busy: dict[Any, tuple[Any, Any, float]]) -> list[Any]:
+    """Connections that have something to read; when the first deadline passes before, those that are late."""
+    first = min(deadline for _, _, deadline in busy.values())
+    ready = wait(list(busy), None if first == math.inf else max(0.0, first - time.monotonic()))
+    now = time.monotonic()
+    return ready or [connection for connection, (_, _, deadline) in busy.items() if deadline <= now]
+
+
+def _receive(connection: Any, process: Any, deadline: float) -> Any:
+    if not connection.poll() and deadline <= time.monotonic():
+        process.kill()
+        process.join()
+        return Died(process.exitcode, timed_out=True)
     try:
         return connection.recv()
     except (EOFError, ConnectionError):
