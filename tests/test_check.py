@@ -18,7 +18,7 @@ from cspine.data.findings import Finding
 CHECK_STUDY = check_study.check_study
 
 
-def here(work, tasks, _processes):
+def here(work, tasks, _processes, _timeout_s=None):
     """`run_isolated` in this process, because starting others takes a second."""
     return ((task, work(task)) for task in tasks)
 

@@ -15,7 +15,7 @@ from cspine.paths import folds_file
 @pytest.fixture(autouse=True)
 def in_process(monkeypatch):
     monkeypatch.setattr(
-        "cspine.data.workers.run_isolated", lambda work, tasks, _processes: ((task, work(task)) for task in tasks)
+        "cspine.data.workers.run_isolated", lambda work, tasks, _processes, _timeout_s=None: ((task, work(task)) for task in tasks)
     )
 
 
