@@ -59,11 +59,14 @@ def plan_study(volume: np.ndarray, geometry: Geometry, config: Preprocess) -> Pl
         from cspine.data.kmeans import study_splits
 
         splits_hu = study_splits(volume, config.kmeans_classes)
-    # Splits are the lowest values of the next class, so the body is above the value before it; a volume of one value
-    # has no background.
-    by_kmeans = float(splits_hu[0]) - 1 if len(splits_hu) else -np.inf
-    threshold_hu = by_kmeans if config.mask == "kmeans" else config.mask_threshold_hu
+    threshold_hu = kmeans_threshold_hu(splits_hu) if config.mask == "kmeans" else config.mask_threshold_hu
     return Plan(plan_crop(volume, geometry, config), geometry.pixel_spacing_mm, splits_hu, threshold_hu)
+
+
+def kmeans_threshold_hu(splits_hu: np.ndarray) -> float:
+    """The HU that the body is above: all classes but the lowest. A volume of one value has no background."""
+    # A split is the lowest value of the class above it.
+    return float(splits_hu[0]) - 1 if len(splits_hu) else -np.inf
 
 
 def plan_crop(volume: np.ndarray, geometry: Geometry, config: Preprocess) -> Crop:
