@@ -1,11 +1,24 @@
 """The schema refuses what it does not know, and a config means the same from YAML, overrides and JSON."""
 
 import dataclasses
+import shlex
 from pathlib import Path
 
 import pytest
 
-from cspine.config import Config, DatasetConfig, build, config_hash, differences, hashed_part, load, to_dict
+from cspine.config import (
+    Config,
+    DatasetConfig,
+    Preprocess,
+    as_overrides,
+    build,
+    config_hash,
+    differences,
+    hashed_part,
+    load,
+    to_dict,
+)
+from cspine.data.slices import channels
 from cspine.errors import UserError
 from cspine.models.registry import create_model
 from cspine.pipeline import read_configs
@@ -40,11 +53,18 @@ def test_base_is_laid_under_and_overrides_on_top(tmp_path: Path) -> None:
         ("folds.coutn=3", "did you mean 'count'"),
         ("trian.epochs=3", "unknown key 'trian'"),
         ("folds.count=1", "folds.count must be at least 2"),
-        ("augment.shift=1.5", "at most 1"),
+        ("augment.shift_x=1.5", "at most 1"),
+        ("augment.shift=0.1", "unknown key 'augment.shift'; did you mean"),
         ("folds.count=many", "folds.count must be int"),
         ("folds.count=2.5", "folds.count must be int"),
         ("folds.count=true", "folds.count must be int"),
-        ("preprocess.window_low_hu=low", "must be a number"),
+        ("preprocess.mask_threshold_hu=low", "must be a number"),
+        ("preprocess.windows=[bnoe]", "preprocess.windows: 'bnoe' is no window; did you mean 'bone'?"),
+        ("preprocess.windows=[700..-100]", "must rise"),
+        ("preprocess.windows=[0..99999]", "within -32768..32767 HU"),
+        ("preprocess.windows=[]", "at least one window"),
+        ("preprocess.windows=bone", "preprocess.windows must be a list"),
+        ("preprocess.mask=kmean", "did you mean 'kmeans'"),
         ("preprocess.field_mm=.nan", "must be at least"),
         ("data=1", "data is a section"),
         ("name.x=1", "'name' is a value"),
@@ -84,6 +104,13 @@ def test_json_gives_the_same_config_back(tmp_path: Path) -> None:
     assert build(Config, to_dict(config), "json") == config
 
 
+def test_overrides_for_a_message_can_be_pasted_behind_a_command(tmp_path: Path) -> None:
+    changed = Preprocess(windows=("bone", "-100..300"), field_mm=None, mask="kmeans", size_px=64)
+    words = shlex.split(as_overrides("preprocess", to_dict(changed)))
+    file = write(tmp_path, "model.yaml", "preprocess: {field_mm: 20}\n")
+    assert load(DatasetConfig, file, words).preprocess == changed
+
+
 def test_settings_cannot_be_changed_afterwards() -> None:
     config = DatasetConfig()
     with pytest.raises(dataclasses.FrozenInstanceError):
@@ -94,7 +121,7 @@ def test_settings_cannot_be_changed_afterwards() -> None:
 def test_every_config_loads_and_builds_its_model(file: Path) -> None:
     config = load(Config, file)
     assert config.task in list_tasks()
-    model = create_model(config.model, 2 * config.data.neighbours + 1, find_task(config.task).outputs, pretrained=False)
+    model = create_model(config.model, channels(config), find_task(config.task).outputs, pretrained=False)
     assert sum(parameter.numel() for parameter in model.parameters()) > 0
 
 

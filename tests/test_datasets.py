@@ -9,6 +9,7 @@ from cspine.config import Augment, Data
 from cspine.data.datasets import SliceSamples
 from cspine.data.geometry import Geometry
 
+STILL = Augment(rotate_deg=0, shift_x=0, shift_y=0, scale=0, brightness=0, contrast=0)
 SETTINGS = Data(image_size_px=16, neighbours=1, neighbour_step_mm=1.0)
 
 
@@ -22,7 +23,7 @@ class FakeStudy:
     @property
     def volume(self) -> np.ndarray:
         values = 10 * self.number + np.arange(self.count, dtype=np.uint8)
-        return np.broadcast_to(values[:, None, None], (self.count, 16, 16)).copy()
+        return np.broadcast_to(values[:, None, None, None], (self.count, 1, 16, 16)).copy()
 
     @property
     def geometry(self) -> Geometry:
@@ -62,3 +63,20 @@ def test_an_epoch_draws_so_many_of_each_study_without_repeats(limit: int | None,
     assert len(drawn) == len(set(drawn.tolist())) == expected
     assert set(made.study[drawn]) == {0, 1}
     assert drawn.tolist() == made.draw(np.random.default_rng(0)).tolist()
+
+
+def test_mixup_mixes_targets_as_it_mixes_images() -> None:
+    made = samples(augment=replace(STILL, mixup=1.0))
+    assert [made[0, 5][name].tolist() for name in ("image", "value")] == [
+        made[0, 5][name].tolist() for name in ("image", "value")
+    ]
+    values = []
+    for seed in range(30):
+        sample = made[0, seed]
+        # The grey value of the middle channel is the target, so it still is in the mix, but for rounding.
+        assert float(sample["image"][1, 0, 0]) == pytest.approx(float(sample["value"]), abs=0.51)
+        values.append(float(sample["value"]))
+    assert len(set(values)) > 15  # the partner may be the sample itself
+    assert float(made[0, -1]["value"]) == 12
+    untouched = samples(augment=replace(STILL, mixup=1.0, share=0.5))
+    assert 5 < sum(float(untouched[0, seed]["value"]) == 12 for seed in range(30)) < 25

@@ -4,13 +4,20 @@ from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
+import pytest
 from conftest import TinyDataset, damage
 
 from cspine.data.cache import build_cache, open_study
 from cspine.data.decode import DecodeTask, decode_studies, decode_study
 
 
-def test_decoded_and_cached_pixels_are_the_same(tiny: TinyDataset) -> None:
+@pytest.mark.parametrize(
+    "changes",
+    [{}, {"windows": ("bone", "-50..100"), "mask": "kmeans", "denoise": "region_mean"}, {"mask": "threshold"}],
+    ids=str,
+)
+def test_decoded_and_cached_pixels_are_the_same(tiny: TinyDataset, changes: dict) -> None:
+    tiny.config = replace(tiny.config, preprocess=replace(tiny.config.preprocess, **changes))
     build_cache(tiny.config, "train", 1, progress=False)
     settings = (tiny.config.preprocess, replace(tiny.config.preprocess, size_px=16))
     tasks = [DecodeTask(uid, tiny.images(uid), settings) for uid in tiny.uids[:2]]
@@ -19,7 +26,7 @@ def test_decoded_and_cached_pixels_are_the_same(tiny: TinyDataset) -> None:
     for uid, study in found.items():
         cached = open_study(tiny.config, uid)
         assert np.array_equal(study.volumes[settings[0]], cached.volume)
-        assert study.volumes[settings[1]].shape == (8, 16, 16)
+        assert study.volumes[settings[1]].shape == (8, len(settings[0].windows), 16, 16)
         assert study.geometry is not None
         assert np.array_equal(study.geometry.z_mm, cached.geometry.z_mm)
 

@@ -6,8 +6,8 @@ import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cspine.config import Data
-from cspine.data.slices import channels, neighbour_indices, slice_batch, slice_image, visible_slices
+from cspine.config import Data, DatasetConfig, Preprocess
+from cspine.data.slices import channels, neighbour_indices, slice_batch, slice_image, slices_per_image, visible_slices
 
 SETTINGS = Data(image_size_px=32, neighbours=1, neighbour_step_mm=2.0)
 
@@ -24,7 +24,7 @@ def test_each_neighbour_is_the_nearest_slice_there_is(
     z_mm = start - np.cumsum([0.0, *gaps])
     settings = replace(SETTINGS, neighbours=neighbours, neighbour_step_mm=step)
     found = neighbour_indices(z_mm, np.arange(len(z_mm)), settings)
-    assert found.shape == (len(z_mm), channels(settings))
+    assert found.shape == (len(z_mm), slices_per_image(settings))
     for index, row in enumerate(found):
         for k, neighbour in zip(range(neighbours, -neighbours - 1, -1), row, strict=True):
             wanted = z_mm[index] + k * step
@@ -38,7 +38,7 @@ def test_half_the_spacing_means_twice_the_slices_away() -> None:
 
 
 def test_the_cranial_neighbour_is_the_first_channel() -> None:
-    volume = np.repeat(np.arange(20, dtype=np.uint8)[:, None, None], 32, axis=1).repeat(32, axis=2)
+    volume = np.broadcast_to(np.arange(20, dtype=np.uint8)[:, None, None, None], (20, 1, 32, 32))
     batch = slice_batch(volume, -np.arange(20) * 1.0, np.array([0, 10]), SETTINGS)
     assert batch.shape == (2, 3, 32, 32)
     assert batch[:, :, 5, 7].tolist() == [[0, 0, 2], [8, 10, 12]]
@@ -46,13 +46,22 @@ def test_the_cranial_neighbour_is_the_first_channel() -> None:
 
 def test_many_neighbours_make_as_many_channels() -> None:
     settings = replace(SETTINGS, neighbours=4)
-    batch = slice_batch(np.zeros((20, 64, 64), np.uint8), -np.arange(20) * 1.0, np.array([3]), settings)
-    assert batch.shape == (1, 9, 32, 32)
+    config = DatasetConfig(data=settings, preprocess=Preprocess(windows=("bone", "wide")))
+    batch = slice_batch(np.zeros((20, 2, 64, 64), np.uint8), -np.arange(20) * 1.0, np.array([3]), settings)
+    assert batch.shape == (1, channels(config), 32, 32) == (1, 18, 32, 32)
+
+
+def test_the_windows_of_a_slice_stay_together() -> None:
+    volume = np.zeros((20, 2, 32, 32), np.uint8)
+    volume += np.arange(20, dtype=np.uint8)[:, None, None, None]
+    volume[:, 1] += 100
+    batch = slice_batch(volume, -np.arange(20) * 1.0, np.array([10]), SETTINGS)
+    assert batch[0, :, 5, 7].tolist() == [8, 108, 10, 110, 12, 112]
 
 
 def test_resizing_keeps_the_place() -> None:
-    volume = np.zeros((1, 64, 64), np.uint8)
-    volume[0, 8:16, 40:48] = 200
+    volume = np.zeros((1, 1, 64, 64), np.uint8)
+    volume[0, 0, 8:16, 40:48] = 200
     image = slice_image(volume, np.array([0]), SETTINGS)
     assert image.shape == (32, 32, 1)
     assert (image[4:8, 20:24] == 200).all()
@@ -60,8 +69,8 @@ def test_resizing_keeps_the_place() -> None:
 
 
 def test_the_centre_share_is_cut_from_the_middle() -> None:
-    volume = np.zeros((1, 64, 64), np.uint8)
-    volume[0, 16:48, 16:48] = 100
+    volume = np.zeros((1, 1, 64, 64), np.uint8)
+    volume[0, 0, 16:48, 16:48] = 100
     half = replace(SETTINGS, centre_share=0.5)
     assert (slice_image(volume, np.array([0]), half) == 100).all()
     assert slice_image(volume, np.array([0]), SETTINGS).min() == 0

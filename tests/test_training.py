@@ -269,4 +269,4 @@ def test_the_cache_is_named_when_it_is_missing(prepared: Prepared) -> None:
     other = replace(prepared.vertebra, name="other", preprocess=replace(prepared.vertebra.preprocess, size_px=20))
     with pytest.raises(UserError, match=r"python src/prepare\.py"):
         train_fold(other, 0, ALONE)
-    assert open_study(prepared.vertebra, prepared.data.uids[0]).volume.shape == (8, 24, 24)
+    assert open_study(prepared.vertebra, prepared.data.uids[0]).volume.shape == (8, 1, 24, 24)

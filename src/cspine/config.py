@@ -3,8 +3,10 @@
 import dataclasses
 import hashlib
 import json
+import shlex
 import types
 import typing
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
@@ -12,13 +14,20 @@ from typing import Any, TypeVar
 import yaml
 
 from cspine.errors import UserError, nearest
+from cspine.windows import check_windows
 
 T = TypeVar("T")
 
 
-def setting(default: Any, choices: tuple[Any, ...] = (), low: float | None = None, high: float | None = None) -> Any:
-    """A dataclass field with a default and the range or list of the values allowed."""
-    return dataclasses.field(default=default, metadata={"choices": choices, "low": low, "high": high})
+def setting(
+    default: Any,
+    choices: tuple[Any, ...] = (),
+    low: float | None = None,
+    high: float | None = None,
+    check: Callable[[Any], None] | None = None,
+) -> Any:
+    """A dataclass field with a default and the range or list of the values allowed; `check` raises UserError."""
+    return dataclasses.field(default=default, metadata={"choices": choices, "low": low, "high": high, "check": check})
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -35,8 +44,14 @@ class Paths:
 class Preprocess:
     """What shapes the cached pixels; its hash is the key of the cache."""
 
-    window_low_hu: float = -600.0
-    window_high_hu: float = 1400.0
+    # One channel each: a name from src/cspine/windows.py, or a range in HU as "low..high".
+    windows: tuple[str, ...] = setting(("wide",), check=check_windows)
+    # What lies outside the body becomes the lowest value; kmeans finds the threshold on the study's own histogram.
+    mask: str = setting("none", choices=("none", "threshold", "kmeans"))
+    mask_threshold_hu: float = setting(-300.0, low=-1000, high=1000)
+    # Every connected region of one class of grey becomes its mean; fine detail such as a fracture gap may be lost.
+    denoise: str = setting("none", choices=("none", "region_mean"))
+    kmeans_classes: int = setting(4, low=2, high=16)
     # Side of the square cut out around the middle of the body; null keeps the whole slice.
     field_mm: float | None = setting(180.0, low=20)
     size_px: int = setting(256, low=16)
@@ -65,17 +80,27 @@ class Data:
 
 @dataclass(frozen=True, kw_only=True)
 class Augment:
-    """Strengths of the random transforms; 0 switches one off. One draw serves all channels of a sample."""
+    """Random transforms of a sample, one draw for all its channels.
 
+    A value is a probability or the largest strength that is drawn; 0 switches a transform off.
+    """
+
+    share: float = setting(1.0, low=0, high=1)  # probability that a sample is transformed at all
     horizontal_flip: float = setting(0.0, low=0, high=1)  # probability
     vertical_flip: float = setting(0.0, low=0, high=1)  # probability
     rotate_deg: float = setting(15.0, low=0, high=180)
-    shift: float = setting(0.08, low=0, high=1)  # share of the side
+    shift_x: float = setting(0.08, low=0, high=1)  # share of the side
+    shift_y: float = setting(0.08, low=0, high=1)
     scale: float = setting(0.1, low=0, high=0.9)
+    distortion: float = setting(0.0, low=0, high=0.9)  # share by which a cell of a 5 x 5 grid is stretched
     brightness: float = setting(0.1, low=0, high=1)
     contrast: float = setting(0.1, low=0, high=1)
-    blur: float = setting(0.0, low=0, high=1)  # probability
-    noise: float = setting(0.0, low=0, high=1)  # probability
+    blur_px: float = setting(0.0, low=0, high=10)  # standard deviation of a Gaussian
+    noise: float = setting(0.0, low=0, high=1)  # standard deviation as a share of the grey range
+    cut_out: float = setting(0.0, low=0, high=1)  # side of one black rectangle as a share of the image's
+    mixup: float = setting(
+        0.0, low=0, high=10
+    )  # alpha of the Beta(alpha, alpha) that the other sample's weight follows
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -132,6 +157,8 @@ class Pipeline:
 
     models: tuple[str, ...]
 
+
+NAMES = {"tuple": "a list such as [one, two]"}  # how errors call a type
 
 # Keys that change where or how fast a run goes, not what comes out of it.
 NOT_HASHED = {
@@ -211,6 +238,15 @@ def digest(value: Any) -> str:
     return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()[:12]
 
 
+def as_overrides(section: str, values: dict[str, Any]) -> str:
+    """A section's values as `section.key=value` words that can be pasted behind a command."""
+    return " ".join(shlex.quote(f"{section}.{key}={_as_yaml(value)}") for key, value in values.items())
+
+
+def _as_yaml(value: Any) -> str:
+    return f"[{','.join(map(_as_yaml, value))}]" if isinstance(value, list) else "null" if value is None else str(value)
+
+
 def differences(one: dict[str, Any], other: dict[str, Any], prefix: str = "") -> list[str]:
     """The keys in which two nested mappings differ, as `key: one -> other`."""
     found = []
@@ -263,7 +299,9 @@ def _convert(hint: Any, value: Any, where: str, prefix: str) -> Any:
         return _to_float(value, where)
     if kind in (bool, int, str) and type(value) is kind:
         return value
-    names = " or ".join("null" if option is type(None) else getattr(option, "__name__", "list") for option in options)
+    names = " or ".join(
+        "null" if option is type(None) else NAMES.get(option.__name__, option.__name__) for option in options
+    )
     raise UserError(f"{where} must be {names}, not {value!r}")
 
 
@@ -286,3 +324,8 @@ def _check_range(limits: Any, value: Any, where: str) -> None:
         if bound is not None and outside(value, bound):
             side = "at least" if bound == limits["low"] else "at most"
             raise UserError(f"{where} must be {side} {bound}, not {value}")
+    if limits["check"]:
+        try:
+            limits["check"](value)
+        except UserError as error:
+            raise UserError(f"{where}: {error}") from None

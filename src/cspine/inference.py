@@ -68,7 +68,7 @@ def _load(member: Member, bundle: Bundle, device: torch.device) -> LoadedMember:
 
 def _load_model(config: Config, bundle: Bundle, fold: FoldModel) -> nn.Module:
     outputs = find_task(config.task).outputs
-    model = create_model(config.model, channels(config.data), outputs, pretrained=False)
+    model = create_model(config.model, channels(config), outputs, pretrained=False)
     file = bundle.weights(fold)
     try:
         model.load_state_dict(load_file(file))

@@ -10,10 +10,11 @@ import numpy as np
 import pytest
 
 from cspine.config import Preprocess
+from cspine.data.body import body_centre, body_mask
 from cspine.data.dicom import StudyError, load_study
 from cspine.data.header import read_header
 from cspine.data.pixels import SliceError, read_hu
-from cspine.data.preprocess import body_centre, cut, plan_crop
+from cspine.data.preprocess import cut, plan_study
 
 REAL = Path(__file__).parents[3] / "shared" / "realct"
 pytestmark = pytest.mark.skipif(not REAL.is_dir(), reason=f"the real CT is not at {REAL}")
@@ -50,9 +51,9 @@ def test_visible_human_is_ordered_and_in_hounsfield_units(head):
 
 def test_visible_human_neck_lies_in_the_field(head):
     config = Preprocess()
-    crop = plan_crop(head.volume, head.geometry, config)
-    pixels = cut(head.volume, crop, config)
-    assert pixels.shape == (245, 256, 256)
+    plan = plan_study(head.volume, head.geometry, config)
+    crop, pixels = plan.crop, cut(head.volume, plan, config)
+    assert pixels.shape == (245, 1, 256, 256)
     levels = json.loads((REAL / "levels.json").read_text())
     for level in levels["visible_human_male_head"]["levels"].values():
         x, y, z = level["center"]
@@ -60,8 +61,22 @@ def test_visible_human_neck_lies_in_the_field(head):
         assert 60 < row < 170
         assert 90 < column < 166
         index = int(np.argmin(np.abs(head.geometry.z_mm - z)))
-        patch = pixels[index, round(row) - 12 : round(row) + 12, round(column) - 12 : round(column) + 12]
+        patch = pixels[index, 0, round(row) - 12 : round(row) + 12, round(column) - 12 : round(column) + 12]
         assert patch.max() > 140, "no bone where the vertebra was marked"
+
+
+def test_visible_human_is_parted_from_table_and_head_rest(head):
+    spacing, volume = head.geometry.pixel_spacing_mm, head.volume
+    bodies = np.array([body_mask(pixels, -300, spacing) for pixels in volume[::8]])
+    inside = volume[::8] > -300
+    # The table is a thin shell behind the patient; nearly all else that is dense is body.
+    assert not bodies[:, -100:].any()
+    assert np.count_nonzero(inside & bodies) / np.count_nonzero(inside) > 0.95
+    levels = json.loads((REAL / "levels.json").read_text())
+    for level in levels["visible_human_male_head"]["levels"].values():
+        x, y, z = map(round, level["center"])
+        index = int(np.argmin(np.abs(head.geometry.z_mm - z)))
+        assert body_mask(volume[index], -300, spacing)[y - 10 : y + 10, x - 10 : x + 10].all()
 
 
 def test_field_holds_the_vertebrae_of_other_patients():

@@ -10,20 +10,20 @@ import numpy as np
 import pandas as pd
 from tqdm import tqdm
 
-from cspine.config import DatasetConfig, Preprocess, digest, to_dict
+from cspine.config import DatasetConfig, Preprocess, as_overrides, digest, to_dict
 from cspine.data.dicom import StudyError, load_study
 from cspine.data.geometry import Geometry
 from cspine.data.layout import image_folder, label_file, masks_on_disk, studies_on_disk, study_path
 from cspine.data.levels import LevelExtents, level_extents, level_presence
 from cspine.data.masks import load_mask
-from cspine.data.preprocess import Crop, cut, plan_crop
+from cspine.data.preprocess import Crop, cut, plan_study
 from cspine.data.workers import Died, run_with_second_try
 from cspine.errors import UserError
 from cspine.paths import atomic, cache_folder, find_dataset, read_json, write_json
 from cspine.tables import STUDY, read_csv, read_labels, write_table
 
 # Raise it when the code makes other pixels from the same files and settings: every study is then decoded again.
-FORMAT = 2
+FORMAT = 3
 COMMAND = "python src/prepare.py"
 BAD_COLUMNS = (STUDY, "reason", "split")
 
@@ -41,7 +41,7 @@ class CachedStudy:
 
     @property
     def volume(self) -> np.ndarray:
-        """uint8 (z, size, size), mapped from the file at each access: 2,000 open maps would exhaust file handles."""
+        """uint8 (z, windows, y, x), mapped from the file at each access: 2,000 open maps would exhaust file handles."""
         try:
             return np.load(self.file, mmap_mode="r")
         except (ValueError, OSError) as error:
@@ -143,8 +143,8 @@ def prepare_study(task: Task) -> Outcome:
         if known and known["source"] == source and _is_whole(volume_file, known["crc32"] if task.verify else None):
             return Outcome(mask_problem=known["mask_problem"], skipped=tuple(map(tuple, known["skipped"])))
         study = load_study(task.folder, task.fast)
-        crop = plan_crop(study.volume, study.geometry, task.preprocess)
-        pixels = cut(study.volume, crop, task.preprocess)
+        plan = plan_study(study.volume, study.geometry, task.preprocess)
+        pixels = cut(study.volume, plan, task.preprocess)
         presence, mask_problem = _presence(task.mask, study.geometry, study.volume.shape)
     except StudyError as error:
         outcome = Outcome(bad=error.reason, skipped=error.skipped)
@@ -156,7 +156,7 @@ def prepare_study(task: Task) -> Outcome:
             "source": source,
             "crc32": zlib.crc32(pixels.data),
             "geometry": study.geometry.to_json(),
-            "crop": asdict(crop),
+            "crop": asdict(plan.crop),
             "slice_shape": study.volume.shape[1:],
             "presence": None if presence is None else presence.astype(int).tolist(),
             "mask_problem": mask_problem,
@@ -250,10 +250,9 @@ def open_study(config: DatasetConfig, uid: str) -> CachedStudy:
     if not facts_file.is_file() or not volume_file.is_file():
         if reason := bad_studies(config).get(uid):
             raise UserError(f"study {uid} is unusable ({reason}); {COMMAND} --check lists what to do")
-        keys = " ".join(f"preprocess.{key}={value}" for key, value in to_dict(config.preprocess).items())
         raise UserError(
-            f"study {uid} is not in the cache {volume_file.parent} (made for {keys.replace('None', 'null')}); "
-            f"make it with: {COMMAND}"
+            f"study {uid} is not in the cache {volume_file.parent}; "
+            f"make it with: {COMMAND} {as_overrides('preprocess', to_dict(config.preprocess))}"
         )
     facts = read_json(facts_file)
     presence = facts["presence"]

@@ -8,7 +8,8 @@ import torch
 from cspine.config import Augment, Data
 from cspine.data.augment import Augmenter
 from cspine.data.cache import CachedStudy
-from cspine.data.slices import channels, neighbour_indices, slice_image
+from cspine.data.mixup import draw_partner, mix
+from cspine.data.slices import neighbour_indices, slice_image, slices_per_image
 
 
 @dataclass
@@ -28,7 +29,7 @@ class SliceSamples:
 
     def __post_init__(self) -> None:
         self.augmenter = Augmenter(self.augment) if self.augment is not None else None
-        self.neighbours = np.zeros((len(self.index), channels(self.settings)), int)
+        self.neighbours = np.zeros((len(self.index), slices_per_image(self.settings)), int)
         for number, study in enumerate(self.studies):
             mine = self.study == number
             self.neighbours[mine] = neighbour_indices(study.geometry.z_mm, self.index[mine], self.settings)
@@ -38,10 +39,19 @@ class SliceSamples:
 
     def __getitem__(self, key: tuple[int, int]) -> dict[str, torch.Tensor]:
         position, seed = key
+        sample = self._sample(position, seed)
+        if self.augment is None or self.augmenter is None or not self.augment.mixup or seed < 0:
+            return sample
+        if not self.augmenter.takes(seed):
+            return sample
+        partner = draw_partner(seed, self.augment.mixup, len(self))
+        return mix(sample, self._sample(partner.position, partner.seed), partner.weight)
+
+    def _sample(self, position: int, seed: int) -> dict[str, torch.Tensor]:
         volume = self.studies[self.study[position]].volume
         image = slice_image(volume, self.neighbours[position], self.settings)
         if self.augmenter is not None and seed >= 0:
-            image = self.augmenter(image, seed)
+            image = self.augmenter(image, seed).image
         sample = {"image": torch.from_numpy(np.ascontiguousarray(image.transpose(2, 0, 1)))}
         for name, values in self.targets.items():
             sample[name] = torch.as_tensor(values[position], dtype=torch.float32)

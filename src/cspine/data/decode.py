@@ -25,7 +25,7 @@ class DecodeTask:
 
 @dataclass(frozen=True)
 class DecodedStudy:
-    """`volumes` are uint8 (z, y, x), one for each preprocessing; `bad` says why there are none."""
+    """`volumes` are uint8 (z, windows, y, x), one for each preprocessing; `bad` says why there are none."""
 
     volumes: dict[Preprocess, np.ndarray]
     geometry: Geometry | None

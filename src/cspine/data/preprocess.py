@@ -1,15 +1,19 @@
-"""HU to what the models see, in training and inference alike: a window, and a square of fixed mm around the body."""
+"""HU to what the models see, in training and inference alike.
+
+In this order, each slice on its own: region means, background to the lowest value, windows, a square of fixed mm
+around the body, resize.
+"""
 
 from dataclasses import dataclass
 
 import cv2
 import numpy as np
-from scipy import ndimage
 
 from cspine.config import Preprocess
+from cspine.data.body import body_centre, body_mask
+from cspine.data.denoise import region_means
 from cspine.data.geometry import Geometry
-
-BODY_HU = -300
+from cspine.windows import window_hu
 
 
 @dataclass(frozen=True)
@@ -37,24 +41,32 @@ class Crop:
         )
 
 
-def body_centre(volume: np.ndarray) -> tuple[float, float]:
-    """The (y, x) pixel at the middle of the body in int16 HU (z, y, x): the median over slices of the centroids.
+@dataclass(frozen=True, eq=False)
+class Plan:
+    """What the whole study decides before its slices are made one by one."""
 
-    The table is thin, so an erosion parts it from the body, and the largest component remains. A volume without a body
-    is centred on the slice.
-    """
-    depth, rows, columns = volume.shape
-    step_z, step = max(1, depth // 48), max(1, min(rows, columns) // 128)
-    body = volume[::step_z, ::step, ::step] > BODY_HU
-    core = ndimage.binary_erosion(body, np.ones((1, 3, 3), bool), iterations=2)
-    labels, count = ndimage.label(core)
-    if not count:
-        return (rows - 1) / 2, (columns - 1) / 2
-    largest = labels == 1 + np.argmax(np.bincount(labels.ravel())[1:])
-    present = np.flatnonzero(largest.any(axis=(1, 2)))
-    centroids = [ndimage.center_of_mass(largest[index]) for index in present]
-    y, x = np.median(centroids, axis=0) * step
-    return float(y), float(x)
+    crop: Crop
+    pixel_spacing_mm: tuple[float, float]  # y, x
+    splits_hu: np.ndarray  # between the classes of grey, rising; empty where no step asks for them
+    mask_threshold_hu: float  # the body is above; unused where config.mask is none
+
+
+def plan_study(volume: np.ndarray, geometry: Geometry, config: Preprocess) -> Plan:
+    """Find the body and the classes of grey in int16 HU (z, y, x)."""
+    splits_hu = np.zeros(0)
+    if config.mask == "kmeans" or config.denoise == "region_mean":
+        # Importing numba takes half a second, which every decoding process would pay.
+        from cspine.data.kmeans import study_splits
+
+        splits_hu = study_splits(volume, config.kmeans_classes)
+    threshold_hu = kmeans_threshold_hu(splits_hu) if config.mask == "kmeans" else config.mask_threshold_hu
+    return Plan(plan_crop(volume, geometry, config), geometry.pixel_spacing_mm, splits_hu, threshold_hu)
+
+
+def kmeans_threshold_hu(splits_hu: np.ndarray) -> float:
+    """The HU that the body is above: all classes but the lowest. A volume of one value has no background."""
+    # A split is the lowest value of the class above it.
+    return float(splits_hu[0]) - 1 if len(splits_hu) else -np.inf
 
 
 def plan_crop(volume: np.ndarray, geometry: Geometry, config: Preprocess) -> Crop:
@@ -71,21 +83,32 @@ def plan_crop(volume: np.ndarray, geometry: Geometry, config: Preprocess) -> Cro
 
 
 def preprocess(volume_hu: np.ndarray, geometry: Geometry, config: Preprocess) -> np.ndarray:
-    """int16 HU (z, y, x) to uint8 (z, size, size): the window spread over 0 to 255, air outside the slice."""
-    return cut(volume_hu, plan_crop(volume_hu, geometry, config), config)
+    """int16 HU (z, y, x) to uint8 (z, windows, size, size): each window spread over 0 to 255, 0 outside the slice."""
+    return cut(volume_hu, plan_study(volume_hu, geometry, config), config)
 
 
-def cut(volume_hu: np.ndarray, crop: Crop, config: Preprocess) -> np.ndarray:
-    """`preprocess` for a crop already planned; slice by slice, so that no second volume is in memory."""
+def cut(volume_hu: np.ndarray, plan: Plan, config: Preprocess) -> np.ndarray:
+    """`preprocess` for a study already planned; slice by slice, so that no second volume is in memory."""
     size = config.size_px
-    result = np.empty((len(volume_hu), size, size), np.uint8)
+    result = np.empty((len(volume_hu), len(config.windows), size, size), np.uint8)
     for index, pixels in enumerate(volume_hu):
-        result[index] = _cut_slice(pixels, crop, config)
+        cleaned = clean_slice(pixels, plan, config)
+        for channel, window in enumerate(config.windows):
+            result[index, channel] = _cut_slice(cleaned, plan.crop, window_hu(window))
     return result
 
 
-def _cut_slice(pixels: np.ndarray, crop: Crop, config: Preprocess) -> np.ndarray:
-    low, high = config.window_low_hu, config.window_high_hu
+def clean_slice(pixels: np.ndarray, plan: Plan, config: Preprocess) -> np.ndarray:
+    """One slice, int16 HU (y, x), after the steps that are switched on: region means, then background to the lowest."""
+    cleaned = region_means(pixels, plan.splits_hu) if config.denoise == "region_mean" else pixels
+    if config.mask == "none":
+        return cleaned
+    lowest = min(round(window_hu(window)[0]) for window in config.windows)
+    return np.where(body_mask(pixels, plan.mask_threshold_hu, plan.pixel_spacing_mm), cleaned, np.int16(lowest))
+
+
+def _cut_slice(pixels: np.ndarray, crop: Crop, window: tuple[float, float]) -> np.ndarray:
+    low, high = window
     rows, columns = pixels.shape
     y0, y1 = np.clip((crop.top, crop.top + crop.height), 0, rows)
     x0, x1 = np.clip((crop.left, crop.left + crop.width), 0, columns)

@@ -3,18 +3,22 @@
 import cv2
 import numpy as np
 
-from cspine.config import Data
+from cspine.config import Data, DatasetConfig
 
 MINIMUM_PRESENCE = 0.05
 
 
-def channels(settings: Data) -> int:
-    """How many channels an image has."""
+def channels(config: DatasetConfig) -> int:
+    """How many channels an image has: every window of the slice and of its neighbours on either side."""
+    return len(config.preprocess.windows) * slices_per_image(config.data)
+
+
+def slices_per_image(settings: Data) -> int:
     return 2 * settings.neighbours + 1
 
 
 def neighbour_indices(z_mm: np.ndarray, indices: np.ndarray, settings: Data) -> np.ndarray:
-    """For each slice the indices (n, channels) of the slices nearest to z + k * step, caudal neighbours last.
+    """For each slice the indices (n, slices_per_image) of the slices nearest to z + k * step, caudal neighbours last.
 
     `z_mm` (all slices) falls strictly, cranial to caudal; beyond the ends the last slice repeats.
     """
@@ -28,13 +32,16 @@ def neighbour_indices(z_mm: np.ndarray, indices: np.ndarray, settings: Data) -> 
 
 
 def slice_image(volume: np.ndarray, neighbours: np.ndarray, settings: Data) -> np.ndarray:
-    """One image, uint8 (size, size, channels), from the middle of a cached volume, uint8 (z, y, x)."""
-    size_px = settings.image_size_px
-    margin = round(volume.shape[1] * (1 - settings.centre_share) / 2)
-    middle = slice(margin, volume.shape[1] - margin)
-    size_in = volume.shape[1] - 2 * margin
+    """One image, uint8 (size, size, channels), from the middle of a cached volume, uint8 (z, windows, y, x).
+
+    The windows of a slice stay together: all of the most cranial slice, then all of the next.
+    """
+    size_px, side = settings.image_size_px, volume.shape[-1]
+    margin = round(side * (1 - settings.centre_share) / 2)
+    middle = slice(margin, side - margin)
+    size_in = side - 2 * margin
     mode = cv2.INTER_AREA if size_in > size_px else cv2.INTER_LINEAR
-    slices = [volume[index, middle, middle] for index in neighbours]
+    slices = [pixels for index in neighbours for pixels in volume[index, :, middle, middle]]
     if size_in != size_px:
         # One by one, because OpenCV resizes at most four channels at once.
         slices = [cv2.resize(pixels, (size_px, size_px), interpolation=mode) for pixels in slices]

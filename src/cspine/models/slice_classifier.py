@@ -23,7 +23,7 @@ class SliceClassifier(nn.Module):
 
 
 def build(settings: Model, channels: int, outputs: int) -> SliceClassifier:
-    """The model for `channels` neighbouring slices and `outputs` logits."""
+    """The model for images of `channels` (slices times windows) and `outputs` logits."""
     backbone = create_backbone(settings, channels)
     # Some timm models project their features once more after pooling; they say so by head_hidden_size.
     features: Any = getattr(backbone, "head_hidden_size", None) or backbone.num_features

@@ -25,7 +25,7 @@ PACKAGE = "cspine.tasks"
 
 @dataclass(frozen=True)
 class StudyImages:
-    """One study at inference: its preprocessed volume, uint8 (z, y, x), cranial to caudal, and stage 1's (z, 7)."""
+    """One study at inference: its volume, uint8 (z, windows, y, x), cranial to caudal, and stage 1's (z, 7)."""
 
     volume: np.ndarray
     z_mm: np.ndarray
@@ -129,4 +129,4 @@ def starting_model(config: Config, fold: int | None, outputs: int) -> nn.Module:
         which = "full" if fold is None else fold
         need(weights, f"python src/train.py --config <the config named {config.stage1}> --fold {which}")
         settings = replace(settings, pretrained=str(weights))
-    return create_model(settings, channels(config.data), outputs)
+    return create_model(settings, channels(config), outputs)

@@ -55,10 +55,12 @@ class Task:
         return starting_model(self.config, self.fold, self.outputs)
 
     def loss(self, outputs: torch.Tensor, batch: dict[str, torch.Tensor]) -> torch.Tensor:
-        fractured = batch["fractured"]
-        weights = 1 + (self.config.train.positive_weight - 1) * fractured
-        losses = binary_cross_entropy_with_logits(outputs[:, 0], fractured, reduction="none")
-        return (weights * losses).sum() / weights.sum()
+        # Linear in the label, so that the loss of a mixed sample is the mix of the losses.
+        fractured, weight = batch["fractured"], self.config.train.positive_weight
+        total = binary_cross_entropy_with_logits(
+            outputs[:, 0], fractured, pos_weight=fractured.new_tensor(weight), reduction="sum"
+        )
+        return total / (1 + (weight - 1) * fractured).sum()
 
     def predictions(self, logits: np.ndarray) -> pd.DataFrame:
         """A study table; a study without usable images gets the prevalence outside the fold."""

@@ -1,0 +1,86 @@
+"""Pictures show the pipeline's own results, at their true size, and find a study by UID or folder."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from conftest import SPACING_MM, STEP_MM, TinyDataset
+from simulated_runs import command
+
+from cspine.config import Augment, Config, Data, Preprocess
+from cspine.data.dicom import Study, load_study
+from cspine.data.preprocess import preprocess
+from cspine.errors import UserError
+from cspine.pictures.augment import draw_augment
+from cspine.pictures.canvas import picture_file, study_folder
+from cspine.pictures.preprocess import draw_preprocess
+
+SETTINGS = Preprocess(field_mm=48.0, size_px=24, kmeans_classes=3)
+
+
+@pytest.fixture
+def study(tiny: TinyDataset) -> Study:
+    return load_study(tiny.images(tiny.uids[0]))
+
+
+def config(**augment: float) -> Config:
+    data = Data(image_size_px=24, neighbour_step_mm=3)
+    return Config(name="a", task="fracture/slice", preprocess=SETTINGS, data=data, augment=Augment(**augment))
+
+
+def test_each_step_is_drawn_at_its_true_size(study: Study) -> None:
+    figure = draw_preprocess(study, SETTINGS, at=0.0)
+    # A row of axial and a row of sagittal images, twice.
+    axial, sagittal = (
+        [axis for row in rows for axis in figure.axes[5 * row : 5 * row + 5]] for rows in ((0, 2), (1, 3))
+    )
+    titles = [axis.get_title(loc="left") for axis in axial]
+    assert titles[0] == "HU, the whole slice"
+    assert titles[1:4] == ["Window wide", "Window bone", "Window soft_tissue"]
+    assert titles[-1] == "As configured"
+    pictures = dict(zip(titles, [axis.images[0] for axis in axial], strict=True))
+    assert np.array_equal(pictures["HU, the whole slice"].get_array(), study.volume[0])
+    expected = preprocess(study.volume, study.geometry, SETTINGS)[0, 0]
+    assert np.array_equal(pictures["As configured"].get_array(), expected)
+    masked = np.ma.getmaskarray(pictures["Body by threshold"].get_array())
+    assert np.array_equal(~masked, study.volume[0] > -300)
+    assert sorted(np.unique(pictures["3 classes by K-means"].get_array())) == [0, 128, 255]
+    assert pictures["HU, the whole slice"].get_extent() == [0, 32 * SPACING_MM, 32 * SPACING_MM, 0]
+    assert sagittal[1].images[0].get_extent() == [0, 48, len(study.volume) * STEP_MM, 0]
+
+
+def test_each_transform_is_drawn_and_the_box_follows(study: Study) -> None:
+    figure = draw_augment(study, config(rotate_deg=0, shift_y=0, scale=0, shift_x=0.3))
+    cells = {axis.get_title(loc="left"): axis for axis in figure.axes if axis.get_title(loc="left")}
+    assert set(cells) > {"original", "horizontal_flip", "distortion", "cut_out", "mixup", "sample 1", "sample 6"}
+    assert cells["shift_x"].get_title(loc="right") == "0.3"
+    assert cells["shift_y"].get_title(loc="right") == "0.1 here, else off"
+    assert cells["noise"].get_title(loc="right") == "0.1 here, else off"
+    before, after = (cells[name].patches[0].get_bbox() for name in ("original", "shift_x"))
+    assert abs(after.x0 - before.x0) > 1
+    assert after.y0 == pytest.approx(before.y0, abs=0.01)
+    bright = np.argwhere(np.asarray(cells["shift_x"].images[0].get_array()) > 100)
+    assert abs(bright[:, 1].mean() - (after.x0 + after.x1) / 2) < 1
+
+
+@pytest.mark.parametrize("what", ["preprocess", "augment"])
+def test_the_command_writes_a_png(
+    what: str, tiny: TinyDataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    picture = command("src/picture.py", monkeypatch, capsys)
+    words = [what, "--study", tiny.uids[1], f"data.root={tiny.root}", f"paths.oof={tmp_path}", "preprocess.field_mm=48"]
+    done = picture(*words, "data.image_size_px=32")
+    file = tmp_path / "pictures" / f"{what}-{tiny.uids[1]}.png"
+    assert (done.returncode, done.stdout) == (0, f"{file}\n")
+    assert file.read_bytes().startswith(b"\x89PNG")
+    assert picture(*words, "--at", "2").returncode == 2
+    assert "did you mean 'bone'" in picture(*words, "preprocess.windows=[bon]").stderr
+
+
+def test_a_study_is_a_uid_or_a_folder(tiny: TinyDataset) -> None:
+    assert study_folder(tiny.config, tiny.uids[2]) == tiny.images(tiny.uids[2])
+    assert study_folder(tiny.config, str(tiny.images(tiny.uids[0]))) == tiny.images(tiny.uids[0])
+    with pytest.raises(UserError, match=r"neither a folder nor a study.*did you mean '1\.2\.826"):
+        study_folder(tiny.config, tiny.uids[0] + "9")
+    with pytest.raises(UserError, match=r"ends in \.png"):
+        picture_file(tiny.config, Path("x.jpg"), "augment", Path("y"))

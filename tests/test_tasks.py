@@ -1,0 +1,36 @@
+"""What the tasks' losses make of the soft targets of mixup."""
+
+from types import SimpleNamespace
+
+import pytest
+import torch
+
+from cspine.config import Train
+from cspine.tasks.base import find_task
+
+TARGETS = {"vertebra/image": ("presence", 7), "fracture/slice": ("fractured", None)}
+
+
+def loss(task: str, outputs: torch.Tensor, target: torch.Tensor) -> float:
+    """The loss of a batch times the weight of its samples."""
+    config = SimpleNamespace(train=Train(positive_weight=3.0))
+    name, levels = TARGETS[task]
+    mean = find_task(task).loss(SimpleNamespace(config=config), outputs, {name: target})  # type: ignore[arg-type]
+    return float(mean) * (len(target) if levels else float((1 + 2 * target).sum()))
+
+
+@pytest.mark.parametrize("task", TARGETS)
+def test_the_loss_of_mixed_targets_is_the_mix_of_the_losses(task: str) -> None:
+    generator = torch.Generator().manual_seed(0)
+    levels = TARGETS[task][1]
+    shape = (6, levels) if levels else (6,)
+    outputs = torch.randn((6, levels or 1), generator=generator)
+    one, other = (torch.randint(0, 2, shape, generator=generator).float() for _ in range(2))
+    mixed = loss(task, outputs, torch.lerp(one, other, 0.3))
+    assert mixed == pytest.approx(0.7 * loss(task, outputs, one) + 0.3 * loss(task, outputs, other), rel=1e-5)
+
+
+def test_a_fractured_slice_weighs_as_the_config_says() -> None:
+    outputs, target = torch.tensor([[0.5], [-1.0]]), torch.tensor([1.0, 0.0])
+    softplus = torch.nn.functional.softplus(torch.tensor([-0.5, -1.0]))
+    assert loss("fracture/slice", outputs, target) == pytest.approx(float(3 * softplus[0] + softplus[1]))
