@@ -15,7 +15,8 @@ from cspine.paths import folds_file
 @pytest.fixture(autouse=True)
 def in_process(monkeypatch):
     monkeypatch.setattr(
-        "cspine.data.workers.run_isolated", lambda work, tasks, _processes, _timeout_s=None: ((task, work(task)) for task in tasks)
+        "cspine.data.workers.run_isolated",
+        lambda work, tasks, _processes, _timeout_s=None: ((task, work(task)) for task in tasks),
     )
 
 
@@ -62,7 +63,7 @@ def test_none_before_prepare_has_run_to_its_end(tiny, monkeypatch):
         read_fingerprint(tiny.config)
     prepared_hash(tiny)
 
-    def interrupted(*_):
+    def interrupted(*_, **_words):
         raise KeyboardInterrupt
 
     monkeypatch.setattr("cspine.data.prepare.build_cache", interrupted)

@@ -19,16 +19,21 @@ def body_centre(volume: np.ndarray) -> tuple[float, float]:
     """
     depth, rows, columns = volume.shape
     step_z, step = max(1, depth // 48), max(1, min(rows, columns) // 128)
-    body = volume[::step_z, ::step, ::step] > BODY_HU
-    core = ndimage.binary_erosion(body, np.ones((1, 3, 3), bool), iterations=2)
-    labels, count = ndimage.label(core)
+    body = (volume[::step_z, ::step, ::step] > BODY_HU).astype(np.uint8)
+    # Slice by slice in OpenCV, because SciPy's erosion takes as long as decoding the study.
+    square = np.ones((5, 5), np.uint8)
+    core = [cv2.erode(pixels, square, borderType=cv2.BORDER_CONSTANT, borderValue=0) for pixels in body]
+    labels, count = ndimage.label(np.stack(core))
     if not count:
         return (rows - 1) / 2, (columns - 1) / 2
     largest = labels == 1 + np.argmax(np.bincount(labels.ravel())[1:])
-    present = np.flatnonzero(largest.any(axis=(1, 2)))
-    centroids = [ndimage.center_of_mass(largest[index]) for index in present]
-    y, x = np.median(centroids, axis=0) * step
-    return float(y), float(x)
+    by_row, by_column = largest.sum(axis=2), largest.sum(axis=1)
+    counts = by_row.sum(axis=1)
+    middles = [
+        (by_line @ np.arange(by_line.shape[1]))[counts > 0] / counts[counts > 0] for by_line in (by_row, by_column)
+    ]
+    y, x = (float(np.median(middle)) * step for middle in middles)
+    return y, x
 
 
 def body_mask(pixels: np.ndarray, threshold_hu: float, pixel_spacing_mm: tuple[float, float]) -> np.ndarray:

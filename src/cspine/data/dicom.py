@@ -60,14 +60,13 @@ def scan_study(path: Path) -> Stack:
     headers, skipped = _read_headers(path)
     require_slices(path, len(headers), tuple(skipped))
     headers = _one_series(headers, skipped)
-    numbers = dict(
-        zip(headers, number_files([h.file for h in headers], [h.instance_number for h in headers]), strict=True)
-    )
+    files = [header.file for header in headers]
+    numbers = dict(zip(files, number_files(files, [header.instance_number for header in headers]), strict=True))
     headers = _majority(headers, skipped)
     require_axial(path, _normal(headers[0]), tuple(skipped))
     headers = _distinct(headers, skipped)
     require_slices(path, len(headers), tuple(skipped))
-    geometry = straightened(_geometry(headers, np.array([numbers[header] for header in headers])))
+    geometry = straightened(_geometry(headers, np.array([numbers[header.file] for header in headers])))
     headers, geometry = _overlapping(headers, geometry, skipped)
     require_slices(path, len(headers), tuple(skipped))
     first = headers[0].encoding
@@ -78,18 +77,10 @@ def _read_headers(folder: Path) -> tuple[list[Header], Skipped]:
     headers, skipped = [], []
     for file in sorted(folder.iterdir(), key=lambda path: (len(path.name), path.name)):
         try:
-            header = read_header(file)
-            _refuse_skewed(header)
-            headers.append(header)
+            headers.append(read_header(file))
         except SliceError as error:
             skipped.append((file.name, str(error)))
     return headers, skipped
-
-
-def _refuse_skewed(header: Header) -> None:
-    row, column = np.reshape(header.orientation, (2, 3))
-    if not np.allclose([row @ row, column @ column, row @ column], [1, 1, 0], atol=0.01):
-        raise SliceError("row and column directions that are no perpendicular unit vectors")
 
 
 def _one_series(headers: list[Header], skipped: Skipped) -> list[Header]:
@@ -139,14 +130,16 @@ def _majority(headers: list[Header], skipped: Skipped) -> list[Header]:
 def _distinct(headers: list[Header], skipped: Skipped) -> list[Header]:
     """The slices cranial to caudal, of those at one place the first."""
     frame = headers[0].orientation
-    kept: list[Header] = []
-    for index in order_slices([header.position_mm for header in headers], frame[:3], frame[3:]):
-        header = headers[index]
-        if kept and abs(np.subtract(header.position_mm, kept[-1].position_mm) @ _normal(headers[0])) < SAME_PLACE_MM:
-            skipped.append((header.file.name, f"duplicate position (same place as {kept[-1].file.name})"))
+    positions_mm = np.array([header.position_mm for header in headers])
+    z_mm = (positions_mm @ _normal(headers[0])).tolist()
+    kept: list[int] = []
+    for index in order_slices(positions_mm, frame[:3], frame[3:]).tolist():
+        if kept and abs(z_mm[index] - z_mm[kept[-1]]) < SAME_PLACE_MM:
+            same = headers[kept[-1]].file.name
+            skipped.append((headers[index].file.name, f"duplicate position (same place as {same})"))
         else:
-            kept.append(header)
-    return kept
+            kept.append(index)
+    return [headers[index] for index in kept]
 
 
 def _overlapping(headers: list[Header], geometry: Geometry, skipped: Skipped) -> tuple[list[Header], Geometry]:

@@ -14,6 +14,8 @@ from cspine.data.elements import HEAD_BYTES, KEYWORDS, plain_elements
 from cspine.data.pixels import DECODE_ERRORS, Encoding, SliceError, measure
 
 POSITION = (("ImagePositionPatient", 3), ("ImageOrientationPatient", 6), ("PixelSpacing", 2))
+# Directions are written with few decimals.
+SKEW = 0.01
 
 
 @dataclass(frozen=True)
@@ -104,10 +106,13 @@ def _refuse_other_images(values: dict[str, Any]) -> None:
 
 def _refuse_impossible(position: list[float]) -> None:
     """Position (3), row and column direction (3 and 3), pixel spacing (2)."""
-    ax, ay, az, bx, by, bz = position[3:9]
-    normal = (ay * bz - az * by, az * bx - ax * bz, ax * by - ay * bx)
-    if not all(map(math.isfinite, position)) or min(position[9:]) <= 0 or math.hypot(*normal) < 1e-3:
+    if not all(map(math.isfinite, position)) or min(position[9:]) <= 0:
         raise SliceError("an impossible position, orientation or pixel spacing in the header")
+    ax, ay, az, bx, by, bz = position[3:9]
+    # Plain numbers, because NumPy takes longer over three of them than reading the header does.
+    lengths = ax * ax + ay * ay + az * az - 1, bx * bx + by * by + bz * bz - 1
+    if max(*map(abs, lengths), abs(ax * bx + ay * by + az * bz)) > SKEW:
+        raise SliceError("row and column directions that are no perpendicular unit vectors")
 
 
 def _encoding(values: dict[str, Any], syntax: UID, offset: int | None, fragments: int) -> Encoding:

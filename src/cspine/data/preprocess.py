@@ -6,13 +6,14 @@ around the body, resize.
 
 from dataclasses import dataclass
 
-import cv2
 import numpy as np
 
 from cspine.config import Preprocess
 from cspine.data.body import body_centre, body_mask
 from cspine.data.denoise import region_means
 from cspine.data.geometry import Geometry
+from cspine.data.kmeans import study_splits
+from cspine.data.resample import resample
 from cspine.windows import window_hu
 
 
@@ -55,9 +56,6 @@ def plan_study(volume: np.ndarray, geometry: Geometry, config: Preprocess) -> Pl
     """Find the body and the classes of grey in int16 HU (z, y, x)."""
     splits_hu = np.zeros(0)
     if config.mask == "kmeans" or config.denoise == "region_mean":
-        # Importing numba takes half a second, which every decoding process would pay.
-        from cspine.data.kmeans import study_splits
-
         splits_hu = study_splits(volume, config.kmeans_classes)
     threshold_hu = kmeans_threshold_hu(splits_hu) if config.mask == "kmeans" else config.mask_threshold_hu
     return Plan(plan_crop(volume, geometry, config), geometry.pixel_spacing_mm, splits_hu, threshold_hu)
@@ -89,12 +87,12 @@ def preprocess(volume_hu: np.ndarray, geometry: Geometry, config: Preprocess) ->
 
 def cut(volume_hu: np.ndarray, plan: Plan, config: Preprocess) -> np.ndarray:
     """`preprocess` for a study already planned; slice by slice, so that no second volume is in memory."""
-    size = config.size_px
-    result = np.empty((len(volume_hu), len(config.windows), size, size), np.uint8)
+    crop, limits = plan.crop, [window_hu(window) for window in config.windows]
+    result = np.empty((len(volume_hu), len(limits), crop.size_px, crop.size_px), np.uint8)
     for index, pixels in enumerate(volume_hu):
         cleaned = clean_slice(pixels, plan, config)
-        for channel, window in enumerate(config.windows):
-            result[index, channel] = _cut_slice(cleaned, plan.crop, window_hu(window))
+        for channel, window in enumerate(limits):
+            resample(cleaned, (crop.top, crop.left), (crop.height, crop.width), window, result[index, channel])
     return result
 
 
@@ -105,19 +103,3 @@ def clean_slice(pixels: np.ndarray, plan: Plan, config: Preprocess) -> np.ndarra
         return cleaned
     lowest = min(round(window_hu(window)[0]) for window in config.windows)
     return np.where(body_mask(pixels, plan.mask_threshold_hu, plan.pixel_spacing_mm), cleaned, np.int16(lowest))
-
-
-def _cut_slice(pixels: np.ndarray, crop: Crop, window: tuple[float, float]) -> np.ndarray:
-    low, high = window
-    rows, columns = pixels.shape
-    y0, y1 = np.clip((crop.top, crop.top + crop.height), 0, rows)
-    x0, x1 = np.clip((crop.left, crop.left + crop.width), 0, columns)
-    # Clipped before it is resampled, so that metal does not bleed into its neighbours.
-    field = np.full((crop.height, crop.width), round(low), np.int16)
-    field[y0 - crop.top : y1 - crop.top, x0 - crop.left : x1 - crop.left] = np.clip(
-        pixels[y0:y1, x0:x1], round(low), round(high)
-    )
-    shrink = crop.height > crop.size_px
-    mode = cv2.INTER_AREA if shrink else cv2.INTER_LINEAR
-    resized = cv2.resize(field, (crop.size_px, crop.size_px), interpolation=mode).astype(np.float32)
-    return np.rint((resized - low) * np.float32(255 / (high - low))).clip(0, 255).astype(np.uint8)

@@ -1,0 +1,1 @@
+"""Measurements that print tables: ours beside the floor and beside the usual way, in the same run."""
