@@ -9,6 +9,7 @@ from conftest import slice_dataset
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from pydicom.dataset import Dataset
+from pydicom.multival import MultiValue
 from pydicom.sequence import Sequence
 from pydicom.uid import (
     DeflatedExplicitVRLittleEndian,
@@ -33,7 +34,8 @@ def content(dataset, syntax=ExplicitVRLittleEndian) -> bytes:
 
 def by_pydicom(data: bytes) -> dict:
     dataset = pydicom.dcmread(io.BytesIO(data), stop_before_pixels=True, specific_tags=list(KEYWORDS))
-    return {keyword: dataset.get(keyword) for keyword in KEYWORDS if dataset.get(keyword) is not None}
+    values = {keyword: dataset.get(keyword) for keyword in KEYWORDS if dataset.get(keyword) is not None}
+    return {keyword: tuple(v) if isinstance(v, MultiValue) else v for keyword, v in values.items()}
 
 
 @pytest.mark.parametrize("syntax", [ExplicitVRLittleEndian, ImplicitVRLittleEndian])

@@ -113,7 +113,7 @@ def read_hu(file: Path, encoding: Encoding, fast: bool = True, out: np.ndarray |
     if out is None:
         out = np.empty((encoding.rows, encoding.columns), np.int16)
     if encoding.offset is not None and encoding.bits_allocated == 16:
-        stored = _read_native(file, encoding, out)
+        stored = _read_native(file, encoding)
     else:
         stored = _decode(file, encoding, fast)
         if stored.shape != out.shape:
@@ -124,16 +124,17 @@ def read_hu(file: Path, encoding: Encoding, fast: bool = True, out: np.ndarray |
     return out
 
 
-def _read_native(file: Path, encoding: Encoding, out: np.ndarray) -> np.ndarray:
-    """Stored integers in the memory of `out`: the length has been checked, so plain bytes need no library."""
+def _read_native(file: Path, encoding: Encoding) -> np.ndarray:
+    """Stored 16-bit integers: the length has been checked, so plain bytes need no library."""
     assert encoding.offset is not None
+    stored = np.empty((encoding.rows, encoding.columns), np.int16 if encoding.signed else np.uint16)
     with open(os.fspath(file), "rb", buffering=0) as stream:  # noqa: PTH123 - half the time of Path.open
         stream.seek(encoding.offset)
-        if stream.readinto(out.data.cast("B")) != out.nbytes:
+        if stream.readinto(stored.data.cast("B")) != stored.nbytes:
             raise SliceError("changed while it was read: its pixel data is shorter than a moment ago")
     if not encoding.syntax.is_little_endian:
-        out.byteswap(inplace=True)
-    return out if encoding.signed else out.view(np.uint16)
+        stored.byteswap(inplace=True)
+    return stored
 
 
 def _decode(file: Path, encoding: Encoding, fast: bool) -> np.ndarray:
@@ -218,9 +219,10 @@ def _wrap(value: int, kind: Any) -> Any:
 
 @njit(cache=True)
 def _shift(stored, out, bits, shift):
-    """The usual case, slope 1 and a whole intercept; `stored` and `out` may share their memory.
+    """The usual case, slope 1 and a whole intercept.
 
-    Every step stays in the stored integer's own kind, for which the compiler has vector instructions.
+    Every step stays in the stored integer's own kind, for which the compiler has vector instructions (it uses them only
+    where `stored` and `out` are different memory).
     """
     mask, sign, pad_low, pad_high = bits
     low, high, intercept = shift
