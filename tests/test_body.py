@@ -47,6 +47,16 @@ def test_the_body_is_filled_and_parted_from_a_table_that_it_touches(
     assert not found[:, : round(5 / spacing[1])].any()
 
 
+def test_a_pillow_that_touches_the_body_is_no_body() -> None:
+    spacing = (1.0, 1.0)
+    body, pillow = disc(spacing, (80, 100), 40), disc(spacing, (137, 100), 15)
+    pixels = np.where(body | pillow, 40, -1000).astype(np.int16)
+    pixels[118:124, 99:101] = 40  # a fold of cloth between them
+    found = body_mask(pixels, -300, spacing)
+    assert found[body].mean() > 0.99
+    assert not found[pillow].any()
+
+
 def test_a_body_cut_by_the_border_reaches_it() -> None:
     pixels = np.full((80, 80), -1000, np.int16)
     pixels[30:, :50] = 40
