@@ -15,6 +15,7 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).parents[1] / "src"))
 
 from cspine.cli import Parser, run
+from cspine.errors import UserError
 
 
 def main() -> int:
@@ -31,7 +32,10 @@ def main() -> int:
 
     counts: Counter[tuple[str, str]] = Counter()
     with tempfile.TemporaryDirectory() as folder:
-        seeds = make_seeds(Path(folder)) + (readable(args.real) if args.real else [])
+        real = readable(args.real) if args.real else []
+        if args.real and not real:
+            raise UserError(f"--real {args.real}: no readable CT slice is in it")
+        seeds = make_seeds(Path(folder)) + real
         for task, label in run_tasks(tasks_for(seeds, args.count, args.seed), args.processes, args.timeout):
             if is_violation(label):
                 name = f"{task.kind}_{task.number}_{task.seed.name}"

@@ -1,12 +1,14 @@
 import dataclasses
 import json
 import os
+import shutil
 import signal
 import time
 
 import numpy as np
 import pytest
 from conftest import damage, write_mask
+from test_nifti import ORIENTATIONS, write_nifti
 
 from cspine.config import Preprocess
 from cspine.data import cache
@@ -222,3 +224,16 @@ def hang(task):
 def test_a_task_that_hangs_is_ended_and_the_others_go_on():
     results = dict(run_isolated(hang, ["a", "hang", "b"], 1, timeout_s=8))
     assert results == {"a": "a", "hang": Died(-signal.SIGKILL, timed_out=True), "b": "b"}
+
+
+@pytest.mark.usefixtures("in_process")
+def test_a_nifti_file_serves_as_a_study(tiny):
+    build(tiny)
+    uid, known = tiny.uids[1], open_study(tiny.config, tiny.uids[1])
+    write_nifti(tiny.images(uid).with_name(f"{uid}.nii.gz"), tiny.volume, ORIENTATIONS[29])
+    shutil.rmtree(tiny.images(uid))
+    assert build(tiny).done == 1
+    study = open_study(tiny.config, uid)
+    assert np.array_equal(study.volume, known.volume)
+    assert np.array_equal(study.presence, known.presence)
+    assert build(tiny).kept == 6
