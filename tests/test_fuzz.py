@@ -20,7 +20,6 @@ def seeds(tmp_path_factory):
     return fuzzing.make_seeds(tmp_path_factory.mktemp("seeds"))
 
 
-@pytest.mark.xfail(strict=True, reason="header.py and pixels.py let other exceptions through; the fix is known")
 def test_damage_in_other_processes_is_refused_or_harmless(seeds):
     # Two rounds over the kinds of damage, one encoding after the other.
     tasks = [

@@ -8,10 +8,10 @@ from typing import Any, BinaryIO
 
 import pydicom
 from pydicom.errors import InvalidDicomError
-from pydicom.uid import UID, DeflatedExplicitVRLittleEndian, ImplicitVRLittleEndian
+from pydicom.uid import UID, DeflatedExplicitVRLittleEndian, ExplicitVRLittleEndian, ImplicitVRLittleEndian
 
 from cspine.data.elements import HEAD_BYTES, KEYWORDS, plain_elements
-from cspine.data.pixels import DECODE_ERRORS, Encoding, SliceError, measure
+from cspine.data.pixels import Encoding, SliceError, measure
 
 POSITION = (("ImagePositionPatient", 3), ("ImageOrientationPatient", 6), ("PixelSpacing", 2))
 # Directions are written with few decimals.
@@ -49,7 +49,9 @@ def read_header(file: Path) -> Header:
             return _header(file, plain.values, plain.syntax, stream)
     except InvalidDicomError:
         raise SliceError("not a DICOM file") from None
-    except DECODE_ERRORS as error:
+    except SliceError:
+        raise
+    except Exception as error:  # zlib.error, struct.error, OverflowError, pydicom's own: no common base
         raise SliceError(f"unreadable header ({' '.join(str(error).split())[:200]})") from error
 
 
@@ -57,7 +59,9 @@ def _read_by_pydicom(file: Path) -> Header:
     with file.open("rb") as stream:
         dataset = pydicom.dcmread(stream, stop_before_pixels=True, specific_tags=list(KEYWORDS))
         values = {keyword: dataset.get(keyword) for keyword in KEYWORDS}
-        syntax = dataset.file_meta.get("TransferSyntaxUID", ImplicitVRLittleEndian)
+        # Without one, pydicom finds out by itself whether types are written.
+        guessed = ImplicitVRLittleEndian if dataset.original_encoding[0] else ExplicitVRLittleEndian
+        syntax = dataset.file_meta.get("TransferSyntaxUID", guessed)
         values = {keyword: value for keyword, value in values.items() if value is not None}
         return _header(file, values, syntax, stream)
 
@@ -70,7 +74,7 @@ def _header(file: Path, values: dict[str, Any], syntax: UID, stream: BinaryIO | 
         _measure_deflated(file, expected)
         offset, fragments = None, 0
     else:
-        offset, fragments = measure(stream, syntax, expected)
+        offset, fragments = measure(stream, syntax, expected, (values["Rows"], values["Columns"]))
     position = [float(number) for keyword, _ in POSITION for number in values[keyword]]
     _refuse_impossible(position)
     thickness, instance = values.get("SliceThickness"), values.get("InstanceNumber")
@@ -99,6 +103,8 @@ def _refuse_other_images(values: dict[str, Any]) -> None:
     for keyword in ("Rows", "Columns", "BitsAllocated"):
         if not values.get(keyword):
             raise SliceError("no pixel data" if "Rows" not in values else f"no {keyword} in the header")
+    if min(values["Rows"], values["Columns"]) < 1:
+        raise SliceError(f"an impossible size ({values['Rows']} x {values['Columns']})")
     for keyword, count in POSITION:
         if len(values.get(keyword) or ()) != count:
             raise SliceError(f"no {keyword} in the header")
@@ -119,6 +125,9 @@ def _encoding(values: dict[str, Any], syntax: UID, offset: int | None, fragments
     bits = int(values["BitsAllocated"])
     stored = int(values.get("BitsStored") or bits)
     padding = values.get("PixelPaddingValue")
+    slope, intercept = float(values.get("RescaleSlope") or 1), float(values.get("RescaleIntercept") or 0)
+    if not (math.isfinite(slope) and math.isfinite(intercept)):
+        raise SliceError(f"an impossible rescale slope or intercept ({slope}, {intercept})")
     return Encoding(
         syntax=syntax,
         rows=int(values["Rows"]),
@@ -128,8 +137,8 @@ def _encoding(values: dict[str, Any], syntax: UID, offset: int | None, fragments
         high_bit=int(values.get("HighBit") or stored - 1),
         signed=values.get("PixelRepresentation") == 1,
         inverted=values.get("PhotometricInterpretation") == "MONOCHROME1",
-        slope=float(values.get("RescaleSlope") or 1),
-        intercept=float(values.get("RescaleIntercept") or 0),
+        slope=slope,
+        intercept=intercept,
         padding=None if padding is None else (int(padding), int(values.get("PixelPaddingRangeLimit", padding))),
         offset=offset,
         fragments=fragments,
