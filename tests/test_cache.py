@@ -156,10 +156,10 @@ def test_a_cache_that_cannot_be_written_ends_the_run(tiny, monkeypatch):
 
 @pytest.mark.usefixtures("in_process")
 def test_an_unforeseen_error_costs_one_study(tiny, monkeypatch):
-    def fail(folder, _fast):
+    def fail(folder, *_):
         raise MemoryError("4 GB") if folder.name == tiny.uids[0] else ZeroDivisionError
 
-    monkeypatch.setattr(cache, "load_study", fail)
+    monkeypatch.setattr(cache, "prepare_volumes", fail)
     assert build(tiny).bad[tiny.uids[0]] == "MemoryError: 4 GB"
 
 
@@ -175,7 +175,7 @@ def test_the_death_of_a_process_costs_one_retry_by_pydicom(tiny, monkeypatch):
     summary = build_cache(tiny.config, "train", 2, progress=False)
     assert summary.done == 5
     assert list(summary.bad) == [tiny.uids[2]]
-    assert "ends the decoding process" in bad_studies(tiny.config)[tiny.uids[2]]
+    assert "ends the reading process" in bad_studies(tiny.config)[tiny.uids[2]]
     assert cached_studies(tiny.config) == [uid for uid in tiny.uids if uid != tiny.uids[2]]
 
 

@@ -1,6 +1,7 @@
 """Stored integers to Hounsfield units, against plain Python integers."""
 
 import numpy as np
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from pydicom.uid import ExplicitVRLittleEndian
@@ -60,3 +61,11 @@ def test_every_encoding_against_python_integers(encoding, data):
 def _shifted(padding, bits):
     """Padding is declared as stored, low bits included."""
     return padding and tuple(value << bits if bits > 0 else value >> -bits for value in padding)
+
+
+@pytest.mark.parametrize("kind", [np.int16, np.uint16])
+def test_an_image_may_be_converted_in_its_own_memory(kind):
+    encoding = Encoding(ExplicitVRLittleEndian, 1, 3, 16, 12, 11, kind is np.int16, False, 1.0, -1024.0, None)
+    out = np.array([[0, 1064, 2047]], np.int16)
+    to_hu(out.view(kind), encoding, out)
+    assert out.tolist() == [[-1024, 40, 1023]]

@@ -4,6 +4,7 @@ import time
 import zlib
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass, field, replace
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -11,13 +12,14 @@ import pandas as pd
 from tqdm import tqdm
 
 from cspine.config import DatasetConfig, Preprocess, as_overrides, digest, to_dict
-from cspine.data.dicom import StudyError, load_study
 from cspine.data.geometry import Geometry
 from cspine.data.layout import image_folder, label_file, masks_on_disk, studies_on_disk, study_path
 from cspine.data.levels import LevelExtents, level_extents, level_presence
 from cspine.data.masks import load_mask
-from cspine.data.preprocess import Crop, cut, plan_study
-from cspine.data.workers import Died, run_with_second_try
+from cspine.data.preprocess import Crop
+from cspine.data.stream import prepare_volumes
+from cspine.data.study import StudyError
+from cspine.data.workers import STUDY_TIMEOUT_S, Died, run_with_second_try
 from cspine.errors import UserError
 from cspine.paths import atomic, cache_folder, find_dataset, read_json, write_json
 from cspine.tables import STUDY, read_csv, read_labels, write_table
@@ -126,11 +128,10 @@ def _studies(root: Path, split: str) -> list[str]:
 
 def _run(tasks: list[Task], processes: int) -> Iterator[tuple[Task, Outcome]]:
     """Outcomes as they come; a study whose process died is tried once more, by pydicom alone."""
-    for task, outcome in run_with_second_try(prepare_study, tasks, processes, lambda task: replace(task, fast=False)):
+    once_more = partial(replace, fast=False)
+    for task, outcome in run_with_second_try(prepare_study, tasks, processes, once_more, STUDY_TIMEOUT_S):
         if isinstance(outcome, Died):
-            outcome = Outcome(
-                bad=f"ends the decoding process (exit status {outcome.exitcode}), also with pydicom alone"
-            )
+            outcome = Outcome(bad=f"{outcome.reason}, also with pydicom alone")
         yield task, outcome
 
 
@@ -142,10 +143,9 @@ def prepare_study(task: Task) -> Outcome:
         known = _read_facts(facts_file)
         if known and known["source"] == source and _is_whole(volume_file, known["crc32"] if task.verify else None):
             return Outcome(mask_problem=known["mask_problem"], skipped=tuple(map(tuple, known["skipped"])))
-        study = load_study(task.folder, task.fast)
-        plan = plan_study(study.volume, study.geometry, task.preprocess)
-        pixels = cut(study.volume, plan, task.preprocess)
-        presence, mask_problem = _presence(task.mask, study.geometry, study.volume.shape)
+        study = prepare_volumes(task.folder, (task.preprocess,), task.fast)
+        pixels = study.volumes[task.preprocess]
+        presence, mask_problem = _presence(task.mask, study.geometry, (len(pixels), *study.slice_shape))
     except StudyError as error:
         outcome = Outcome(bad=error.reason, skipped=error.skipped)
     except Exception as error:
@@ -156,8 +156,8 @@ def prepare_study(task: Task) -> Outcome:
             "source": source,
             "crc32": zlib.crc32(pixels.data),
             "geometry": study.geometry.to_json(),
-            "crop": asdict(plan.crop),
-            "slice_shape": study.volume.shape[1:],
+            "crop": asdict(study.plans[task.preprocess].crop),
+            "slice_shape": study.slice_shape,
             "presence": None if presence is None else presence.astype(int).tolist(),
             "mask_problem": mask_problem,
             "skipped": study.skipped,

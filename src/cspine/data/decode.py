@@ -2,15 +2,16 @@
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 
 from cspine.config import Preprocess
-from cspine.data.dicom import StudyError, load_study
 from cspine.data.geometry import Geometry
-from cspine.data.preprocess import preprocess
-from cspine.data.workers import Died, run_with_second_try
+from cspine.data.stream import prepare_volumes
+from cspine.data.study import StudyError
+from cspine.data.workers import STUDY_TIMEOUT_S, Died, run_with_second_try
 
 
 @dataclass(frozen=True)
@@ -35,21 +36,20 @@ class DecodedStudy:
 
 def decode_studies(tasks: Sequence[DecodeTask], processes: int) -> Iterator[tuple[DecodeTask, DecodedStudy]]:
     """Studies as they are decoded, a few ahead of the caller; one that kills its process is tried by pydicom once."""
-    for task, study in run_with_second_try(decode_study, tasks, processes, lambda task: replace(task, fast=False)):
-        died = isinstance(study, Died)
-        yield task, _bad(f"ends the decoding process (exit status {study.exitcode})") if died else study
+    once_more = partial(replace, fast=False)
+    for task, study in run_with_second_try(decode_study, tasks, processes, once_more, STUDY_TIMEOUT_S):
+        yield task, _bad(study.reason) if isinstance(study, Died) else study
 
 
 def decode_study(task: DecodeTask) -> DecodedStudy:
     try:
-        study = load_study(task.folder, task.fast)
-        volumes = {settings: preprocess(study.volume, study.geometry, settings) for settings in task.preprocesses}
+        study = prepare_volumes(task.folder, task.preprocesses, task.fast)
     except StudyError as error:
         return _bad(error.reason, error.skipped)
     except Exception as error:
         # One study must not end the submission, whatever is wrong with it; the reason is listed.
         return _bad(f"{type(error).__name__}: {error}")
-    return DecodedStudy(volumes, study.geometry, study.skipped)
+    return DecodedStudy(study.volumes, study.geometry, study.skipped)
 
 
 def _bad(reason: str, skipped: tuple[tuple[str, str], ...] = ()) -> DecodedStudy:

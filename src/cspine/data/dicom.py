@@ -35,20 +35,24 @@ def load_study(path: Path, fast: bool = True) -> Study:
     volume = np.empty(stack.shape, np.int16)
     skipped = list(stack.skipped)
     kept: list[int] = []
-    shifts_px = stack.geometry.shifts_px
     for index, header in enumerate(stack.headers):
-        # In the place of a slice that failed, so that leaving one out costs no second volume.
-        pixels = volume[len(kept)]
         try:
-            read_hu(header.file, header.encoding, fast, out=pixels)
+            # In the place of a slice that failed, so that leaving one out costs no second volume.
+            read_slice(stack, index, fast, volume[len(kept)])
         except SliceError as error:
             skipped.append((header.file.name, str(error)))
             continue
-        if shifts_px is not None:
-            pixels[:] = shift_slice(pixels, shifts_px[index])
         kept.append(index)
     require_slices(path, len(kept), tuple(skipped))
     return Study(volume[: len(kept)], stack.geometry.take(kept), tuple(skipped))
+
+
+def read_slice(stack: Stack, index: int, fast: bool, out: np.ndarray) -> None:
+    """Write one slice, straightened where the stack leans, into int16 HU `out`. Raises SliceError."""
+    header, shifts_px = stack.headers[index], stack.geometry.shifts_px
+    read_hu(header.file, header.encoding, fast, out)
+    if shifts_px is not None:
+        out[:] = shift_slice(out, shifts_px[index])
 
 
 def scan_study(path: Path) -> Stack:

@@ -13,7 +13,7 @@ from typing import Any
 
 from pydicom.uid import UID
 
-HEAD_BYTES = 16384
+HEAD_BYTES = 8192
 UNDEFINED_LENGTH = 0xFFFFFFFF
 START, LENGTH = struct.Struct("<HH2sH").unpack_from, struct.Struct("<I").unpack_from
 PIXEL_DATA = 0x7FE00010

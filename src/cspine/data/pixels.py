@@ -124,7 +124,7 @@ def read_hu(file: Path, encoding: Encoding, fast: bool = True, out: np.ndarray |
     if out is None:
         out = np.empty((encoding.rows, encoding.columns), np.int16)
     if encoding.offset is not None and encoding.bits_allocated == 16:
-        stored = _read_native(file, encoding)
+        stored = _read_native(file, encoding, out)
     else:
         stored = _decode(file, encoding, fast)
         if stored.shape != out.shape:
@@ -135,10 +135,10 @@ def read_hu(file: Path, encoding: Encoding, fast: bool = True, out: np.ndarray |
     return out
 
 
-def _read_native(file: Path, encoding: Encoding) -> np.ndarray:
-    """Stored 16-bit integers: the length has been checked, so plain bytes need no library."""
+def _read_native(file: Path, encoding: Encoding, out: np.ndarray) -> np.ndarray:
+    """Stored 16-bit integers in the memory of `out`: the length is checked, so plain bytes need no library."""
     assert encoding.offset is not None
-    stored = np.empty((encoding.rows, encoding.columns), np.int16 if encoding.signed else np.uint16)
+    stored = out if encoding.signed else out.view(np.uint16)
     with open(os.fspath(file), "rb", buffering=0) as stream:  # noqa: PTH123 - half the time of Path.open
         stream.seek(encoding.offset)
         if stream.readinto(stored.data.cast("B")) != stored.nbytes:
@@ -184,7 +184,7 @@ def has_dicomsdl() -> bool:
 
 
 def to_hu(stored: np.ndarray, encoding: Encoding, out: np.ndarray | None = None) -> np.ndarray:
-    """Stored integers to int16 HU, clipped to [-1024, 4095]; padding becomes air.
+    """Stored integers to int16 HU, clipped to [-1024, 4095]; padding becomes air. `out` may be the same memory.
 
     The bits beside the stored ones are dropped (old scanners draw overlays there) and the sign is extended.
     """
@@ -196,6 +196,8 @@ def to_hu(stored: np.ndarray, encoding: Encoding, out: np.ndarray | None = None)
     flat = np.ascontiguousarray(stored).reshape(-1), out.reshape(-1)
     if encoding.inverted:
         _monochrome1_to_hu(stored, bits, encoding, out)
+    elif shift is not None and np.may_share_memory(stored, out):
+        _shift_in_place(flat[0], bits, shift)
     elif shift is not None:
         _shift(*flat, bits, shift)
     else:
@@ -229,21 +231,28 @@ def _wrap(value: int, kind: Any) -> Any:
 
 
 @njit(cache=True)
-def _shift(stored, out, bits, shift):
-    """The usual case, slope 1 and a whole intercept.
-
-    Every step stays in the stored integer's own kind, for which the compiler has vector instructions (it uses them only
-    where `stored` and `out` are different memory).
-    """
+def _shifted(raw, kind, bits, shift):
+    """HU of one stored integer. Every step stays in its own kind, for which the compiler has vector instructions."""
     mask, sign, pad_low, pad_high = bits
     low, high, intercept = shift
-    kind = stored.dtype.type
+    value = kind(kind(kind(raw & mask) ^ sign) - sign)
+    value = low if value < low or (raw >= pad_low and raw <= pad_high) else value
+    value = high if value > high else value
+    return np.int16(np.int16(value) + intercept)
+
+
+@njit(cache=True)
+def _shift(stored, out, bits, shift):
+    """The usual case, slope 1 and a whole intercept."""
     for i in range(stored.size):
-        raw = stored[i]
-        value = kind(kind(kind(raw & mask) ^ sign) - sign)
-        value = low if value < low or (raw >= pad_low and raw <= pad_high) else value
-        value = high if value > high else value
-        out[i] = np.int16(np.int16(value) + intercept)
+        out[i] = _shifted(stored[i], stored.dtype.type, bits, shift)
+
+
+@njit(cache=True)
+def _shift_in_place(stored, bits, shift):
+    """`_shift` where the HU are wanted in the memory of the stored 16-bit integers, five times as fast there."""
+    for i in range(stored.size):
+        stored[i] = _shifted(stored[i], stored.dtype.type, bits, shift)
 
 
 @njit(cache=True)

@@ -15,6 +15,8 @@ import cv2
 from cspine.errors import UserError
 
 Task = TypeVar("Task")
+# A study that is not read by then never will be: the longest takes seconds, minutes from a slow disk.
+STUDY_TIMEOUT_S = 900.0
 
 
 @dataclass(frozen=True)
@@ -23,6 +25,10 @@ class Died:
 
     exitcode: int | None
     timed_out: bool = False
+
+    @property
+    def reason(self) -> str:
+        return "takes too long to read" if self.timed_out else f"ends the reading process (exit status {self.exitcode})"
 
 
 def run_isolated(

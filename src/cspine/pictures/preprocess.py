@@ -12,7 +12,7 @@ from cspine.data.body import BODY_HU, body_mask
 from cspine.data.denoise import grey_classes, region_means
 from cspine.data.dicom import Study
 from cspine.data.kmeans import study_splits
-from cspine.data.preprocess import Plan, cut, kmeans_threshold_hu, plan_study
+from cspine.data.preprocess import Plan, cut, kmeans_threshold_hu, plan_study, sample_indices
 from cspine.pictures.canvas import FAINT, INK, MARK, show
 from cspine.windows import WINDOWS
 
@@ -55,7 +55,7 @@ def draw_preprocess(study: Study, config: Preprocess, at: float = 0.5) -> Figure
 
 
 def _splits(study: Study, config: Preprocess) -> np.ndarray:
-    return study_splits(study.volume, config.kmeans_classes)
+    return study_splits(study.volume[:: sample_indices(len(study.volume)).step], config.kmeans_classes)
 
 
 def _panels(subject: Subject, config: Preprocess) -> list[Panel]:
