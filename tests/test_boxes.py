@@ -1,3 +1,5 @@
+from dataclasses import replace
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -113,3 +115,10 @@ def test_boxes_in_the_cache_stay_inside_and_absent_ones_stay_absent(crop, x, y, 
         assert max(left + w, top + h) <= crop.size_px * (1 + 1e-12)
         assert np.isclose(w, overlap_x * crop.size_px / crop.width)
         assert np.isclose(h, overlap_y * crop.size_px / crop.height)
+
+
+def test_boxes_follow_slices_that_were_straightened():
+    shifts_px = np.array([[0.0, 0.0], [2.0, -3.0], [4.0, -6.0]])
+    geometry = replace(stack([1, 2, 3]), shifts_px=shifts_px)
+    placed = place_boxes(table((10, 20, 5, 4, 1), (10, 20, 5, 4, 2), (10, 20, 5, 4, 3)), geometry, SHAPE)
+    assert placed.boxes.tolist() == [[10, 20, 5, 4], [7, 22, 5, 4], [4, 24, 5, 4]]

@@ -8,6 +8,7 @@ import numpy as np
 import pandas as pd
 import pytest
 from conftest import body_hu, damage, slice_dataset, write_mask, write_study
+from test_nifti import write_nifti
 
 from cspine.config import Data
 from cspine.data import check_study
@@ -265,3 +266,21 @@ def test_the_report_shows_some_findings_of_a_kind_and_counts_the_rest(tiny):
     assert json.loads(json.dumps(health.to_json()))["findings"][0]["severity"] == "warning"
     assert health.fingerprint["hash"] in text
     assert health_text(Health(), Path("x.json")) == "0 errors, 0 warnings, 0 notes; all of them in x.json"
+
+
+def test_a_nifti_study_that_does_not_decode_is_an_error_and_the_check_goes_on(tiny):
+    shutil.rmtree(tiny.images(tiny.uids[0]))
+    file = write_nifti(tiny.images(tiny.uids[0]).with_name(f"{tiny.uids[0]}.nii.gz"), tiny.volume)
+    assert [f for f in check_dataset(tiny.config, ("train",)).findings if f.kind == "unusable study"] == []
+    damage(file, 0.8)
+    [finding] = [f for f in check_dataset(tiny.config, ("train",)).findings if f.kind == "unusable study"]
+    assert tiny.uids[0] in finding.where
+
+
+def test_a_box_that_is_no_number_is_found_and_the_check_goes_on(tiny):
+    file = tiny.root / "train_bounding_boxes.csv"
+    lines = file.read_text().splitlines()
+    file.write_text("\n".join([lines[0], lines[1].rpartition(",")[0] + ",many", *lines[2:]]))
+    health = check_dataset(tiny.config, ("train",))
+    assert any("slice_number: must be a number" in finding.what for finding in health.findings)
+    assert health.fingerprint is None

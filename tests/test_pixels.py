@@ -69,3 +69,10 @@ def test_an_image_may_be_converted_in_its_own_memory(kind):
     out = np.array([[0, 1064, 2047]], np.int16)
     to_hu(out.view(kind), encoding, out)
     assert out.tolist() == [[-1024, 40, 1023]]
+
+
+def test_padding_of_an_inverted_image_is_known_by_its_stored_value_also_in_place():
+    encoding = Encoding(ExplicitVRLittleEndian, 1, 4, 16, 12, 11, False, True, 1.0, -1024.0, (0, 0))
+    out = np.array([[0, 1024, 24, 1064]], np.int16)  # padding, water, air, tissue
+    to_hu(out.view(np.uint16), encoding, out)
+    assert out.tolist() == [[-1024, 0, -1000, 40]]

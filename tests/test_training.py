@@ -23,10 +23,10 @@ from cspine.data.decode import DecodeTask, decode_study
 from cspine.data.prepare import prepare_and_report
 from cspine.errors import UsageError, UserError
 from cspine.inference import LoadedMember, _load
-from cspine.pipeline import plan
+from cspine.pipeline import Job, plan
 from cspine.tables import STUDY, read_folds, read_slices, read_study_table
 from cspine.tasks.base import StudyImages, find_task
-from cspine.training import train_fold
+from cspine.training import side_by_side, train_fold
 
 ROOT = Path(__file__).parent.parent
 
@@ -269,4 +269,13 @@ def test_the_cache_is_named_when_it_is_missing(prepared: Prepared) -> None:
     other = replace(prepared.vertebra, name="other", preprocess=replace(prepared.vertebra.preprocess, size_px=20))
     with pytest.raises(UserError, match=r"python src/prepare\.py"):
         train_fold(other, 0, ALONE)
+    assert not (prepared.oof / "other" / "fold0" / "config.json").exists(), "a run that never began would be refused"
     assert open_study(prepared.vertebra, prepared.data.uids[0]).volume.shape == (8, 1, 24, 24)
+
+
+def test_runs_stand_side_by_side_unless_one_reads_the_other(prepared: Prepared) -> None:
+    head = replace(prepared.fracture, stage1=prepared.vertebra.name)
+    other = replace(head, name="other")
+    jobs = [Job(config, fold) for config in (prepared.vertebra, head, other) for fold in (0, 1)]
+    assert side_by_side(jobs) == [jobs[:2], jobs[2:]]
+    assert side_by_side(jobs[2:]) == [jobs[2:]]

@@ -45,7 +45,13 @@ def read_labels(file: Path) -> pd.DataFrame:
 
 def read_boxes(file: Path) -> pd.DataFrame:
     """`train_bounding_boxes.csv`: boxes in pixels of the original slice; `slice_number` is the file number."""
-    return read_csv(file, (STUDY, *BOX_COLUMNS))
+    table = read_csv(file, (STUDY, *BOX_COLUMNS))
+    numbers = table[list(BOX_COLUMNS)].apply(pd.to_numeric, errors="coerce")
+    bad = np.argwhere(~np.isfinite(numbers.to_numpy(float)))
+    if len(bad):
+        row, column = bad[0]
+        raise UserError(f"{file}: study {table[STUDY].iloc[row]}, column {BOX_COLUMNS[column]}: must be a number")
+    return table.assign(**{column: numbers[column] for column in BOX_COLUMNS})
 
 
 def read_study_table(file: Path) -> pd.DataFrame:

@@ -1,6 +1,5 @@
 """One (config, fold) from start to finish: train, predict what was held out, write the folder, join the folds."""
 
-import itertools
 import multiprocessing
 import platform
 import resource
@@ -27,7 +26,7 @@ from cspine.tasks.base import Task, find_task, fold_folder, run_folder
 
 
 def train_jobs(jobs: list[Job], processes: int = 1, resume: bool = False, restart: bool = False) -> None:
-    """Train the jobs in order; with several processes the folds of one config run side by side."""
+    """Train the jobs in order; with several processes side by side, but for runs that read one another."""
     settings = jobs[0].config
     if processes == 1:
         with join_world(settings.train.device, settings.data.workers) as world:
@@ -36,9 +35,19 @@ def train_jobs(jobs: list[Job], processes: int = 1, resume: bool = False, restar
         return
     context = multiprocessing.get_context("spawn")
     with ProcessPoolExecutor(processes, context) as pool:
-        for _, group in itertools.groupby(jobs, key=lambda job: job.config.name):
+        for group in side_by_side(jobs):
             for future in [pool.submit(_train_alone, job, processes, resume, restart) for job in group]:
                 future.result()
+
+
+def side_by_side(jobs: list[Job]) -> list[list[Job]]:
+    """The jobs in order, in groups none of which reads a run that it trains itself."""
+    groups: list[list[Job]] = [[]]
+    for job in jobs:
+        if job.config.stage1 in {other.config.name for other in groups[-1]}:
+            groups.append([])
+        groups[-1].append(job)
+    return groups
 
 
 def _train_alone(job: Job, processes: int, resume: bool, restart: bool) -> None:
@@ -83,9 +92,11 @@ def join_folds(config: Config) -> bool:
 def _train(config: Config, fold: int | None, folder: Path, world: World, resume: bool) -> None:
     began = time.perf_counter()
     if world.is_main:
+        data = read_fingerprint(config)
         folder.mkdir(parents=True, exist_ok=True)
+        # The config goes last: a folder that has one is a run, and is held to its data.
+        write_json(folder / "data.json", data)
         write_json(folder / "config.json", to_dict(config))
-        write_json(folder / "data.json", read_fingerprint(config))
     world.barrier()
     task = find_task(config.task)(config, fold)
     model = fit(task, config, folder, world, resume)

@@ -19,9 +19,10 @@ from tqdm import tqdm
 from cspine.benchmarks.recompress import lossless_copy
 from cspine.config import Preprocess
 from cspine.data.cache import Task, prepare_study
-from cspine.data.dicom import Stack, load_study, scan_study
+from cspine.data.dicom import load_study, scan_study
 from cspine.data.preprocess import Crop, plan_crop
 from cspine.data.resample import resample
+from cspine.data.study import Stack
 from cspine.windows import window_hu
 
 EXPLAINED = (
@@ -50,8 +51,8 @@ def decode_table(folders: Sequence[Path], settings: Preprocess, rounds: int, pro
     with tempfile.TemporaryDirectory(prefix="benchmark-") as scratch:
         subjects = [
             _subject(folder, settings)
-            for original in folders
-            for folder in (original, lossless_copy(original, Path(scratch) / f"jpeg-{original.name}"))
+            for number, original in enumerate(folders)
+            for folder in (original, lossless_copy(original, Path(scratch) / f"jpeg-{number}"))
         ]
         for subject in subjects:
             alone = None

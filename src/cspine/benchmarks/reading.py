@@ -9,12 +9,12 @@ import torch
 from cspine.config import Config
 from cspine.data.cache import CachedStudy, cached_studies, open_study
 from cspine.data.datasets import SliceSamples
+from cspine.data.rsna import COUNTS
 from cspine.data.slices import channels
 from cspine.errors import UserError
 from cspine.models.registry import create_model
 
-# FACTS of the competition's training set.
-SLICES, STUDIES = 711_601, 2_019
+SLICES, STUDIES = COUNTS["files"], COUNTS["studies"]
 SIZES_PX = (128, 192, 256, 384, 512)
 WINDOWS = (1, 2, 3)
 STUDIES_READ = 40

@@ -10,7 +10,7 @@ from cspine.errors import UserError
 
 
 def lossless_copy(folder: Path, target: Path) -> Path:
-    """A study's files as JPEG Lossless SV1; files that are compressed already are copied as they are."""
+    """A study's files as JPEG Lossless SV1."""
     import gdcm
 
     target.mkdir(parents=True, exist_ok=True)

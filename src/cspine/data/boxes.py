@@ -39,6 +39,8 @@ def place_boxes(rows: pd.DataFrame, geometry: Geometry, slice_shape: tuple[int, 
     for number, x, y, width, height in rows[columns].itertuples(index=False):
         z = index_of.get(int(number))
         box = _clip(np.array([x, y, x + width, y + height], float), slice_shape)
+        if z is not None and box is not None:
+            box = _clip(_moved(box, z, geometry), slice_shape)
         unknown += z is None
         outside += z is not None and box is None
         if z is not None and box is not None:
@@ -67,6 +69,12 @@ def boxes_in_cache(boxes: np.ndarray, crop: Crop) -> np.ndarray:
     inside = corners.clip(0, crop.size_px)
     inside[~((inside[:, :2] < inside[:, 2:]).all(axis=1))] = np.nan
     return _from_corners(inside)
+
+
+def _moved(corners: np.ndarray, z: int, geometry: Geometry) -> np.ndarray:
+    """Where left, top, right, bottom in the file lie in the volume, whose slices may have been straightened."""
+    y, x = geometry.from_file_pixels(z, corners[[1, 3]], corners[[0, 2]])
+    return np.array([x[0], y[0], x[1], y[1]])
 
 
 def _clip(corners: np.ndarray, slice_shape: tuple[int, int]) -> np.ndarray | None:

@@ -187,7 +187,8 @@ def _signature(task: Task) -> str:
         raise StudyError(task.folder, "no such folder")
     images = task.folder.iterdir() if task.folder.is_dir() else [task.folder]
     files = [*images, *([task.mask] if task.mask else [])]
-    stats = [(file.name, file.stat()) for file in files]
+    # Of a link that leads nowhere, which readers pass over, the link itself.
+    stats = [(file.name, file.stat() if file.exists() else file.lstat()) for file in files]
     return digest([FORMAT, *sorted([name, stat.st_size, stat.st_mtime_ns] for name, stat in stats)])
 
 

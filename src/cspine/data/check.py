@@ -11,7 +11,7 @@ from cspine.data.check_tables import Tables, check_boxes, compare_with_images, r
 from cspine.data.duplicates import find_duplicates
 from cspine.data.findings import SEVERITIES, Finding
 from cspine.data.fingerprint import fingerprint
-from cspine.data.layout import image_folder, masks_on_disk, studies_on_disk
+from cspine.data.layout import box_file, image_folder, masks_on_disk, studies_on_disk
 from cspine.data.rsna import compare_counts, is_rsna, known_studies
 from cspine.data.summary import summarise
 from cspine.errors import UserError
@@ -81,6 +81,6 @@ def _check_train(root: Path, tables: Tables, checks: Sequence[StudyCheck], healt
             health.findings.append(Finding("warning", "mask without a study", str(file), what, remedy))
     if is_rsna(root, tables.studies) and "train" in health.summary:
         health.findings += [*known_studies(checks), *compare_counts(root, health.summary["train"])]
-    if tables.labels is not None and usable:
+    if tables.labels is not None and usable and not (box_file(root).is_file() and tables.boxes is None):
         geometries = {uid: facts.geometry for uid, facts in usable.items()}
         health.fingerprint = fingerprint(root, tables.labels, geometries)

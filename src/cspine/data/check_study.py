@@ -4,19 +4,21 @@ import hashlib
 from collections import Counter, defaultdict
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 from tqdm import tqdm
 
-from cspine.data.dicom import Stack, StudyError, load_study, scan_study
+from cspine.data.dicom import load_study, scan_study
 from cspine.data.findings import Finding
 from cspine.data.geometry import Geometry
 from cspine.data.header import Header
 from cspine.data.layout import image_folder, masks_on_disk, study_path, study_uid
 from cspine.data.masks import header_overlap
 from cspine.data.pixels import SliceError, read_hu
-from cspine.data.workers import Died, run_with_second_try
+from cspine.data.study import Stack, StudyError
+from cspine.data.workers import STUDY_TIMEOUT_S, Died, run_with_second_try
 from cspine.errors import UserError
 
 AGAIN = "download the study again"
@@ -80,9 +82,10 @@ def check_studies(root: Path, split: str, uids: list[str], processes: int) -> li
     tasks = [CheckTask(split, study_path(images, uid), masks.get(uid)) for uid in uids]
     checks, files = [], 0
     with tqdm(total=len(tasks), desc=f"check {split}", unit="study", disable=None) as bar:
-        for task, check in run_with_second_try(check_study, tasks, processes, lambda t: replace(t, decode=False)):
+        without = partial(replace, decode=False)
+        for task, check in run_with_second_try(check_study, tasks, processes, without, STUDY_TIMEOUT_S):
             if isinstance(check, Died):
-                what = f"ends the process that reads it (exit status {check.exitcode})"
+                what = check.reason
                 finding = Finding("error", "unusable study", str(task.folder), what, UNUSABLE)
                 check = StudyCheck(study_uid(task.folder), split, task.folder, (finding,))
             checks.append(check)
@@ -105,6 +108,9 @@ def check_study(task: CheckTask) -> StudyCheck:
     if task.decode:
         try:
             pixels = sample_pixels(folder, stack)
+        except StudyError as error:
+            finding = Finding("error", "unusable study", str(folder), error.reason, UNUSABLE)
+            return StudyCheck(study_uid(folder), task.split, folder, (finding,))
         except SliceError as error:
             remedy = f"{AGAIN}; slices that do not decode are left out"
             findings.append(Finding("warning", "slices do not decode", str(folder), str(error), remedy))

@@ -1,4 +1,4 @@
-"""A study for inference: its folder of DICOM files to the volumes that the models see, in a process of its own."""
+"""A study for inference: its files to the volumes that the models see, in a process of its own."""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace

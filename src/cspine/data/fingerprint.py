@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 
 from cspine.anatomy import TARGETS
-from cspine.config import DatasetConfig, digest
+from cspine.config import DatasetConfig, as_overrides, digest, to_dict
 from cspine.data.cache import bad_studies, open_study
 from cspine.data.geometry import Geometry
 from cspine.data.layout import box_file, label_file, masks_on_disk
@@ -72,4 +72,5 @@ def write_fingerprint(config: DatasetConfig) -> dict[str, Any]:
 
 def read_fingerprint(config: DatasetConfig) -> dict[str, Any]:
     """What `prepare` wrote. Raises UserError with the command where it has not run to its end."""
-    return read_json(need(fingerprint_file(config), COMMAND))
+    command = f"{COMMAND} {as_overrides('preprocess', to_dict(config.preprocess))}"
+    return read_json(need(fingerprint_file(config), command))

@@ -118,7 +118,7 @@ def _open(file: Path) -> Stored:
     shape_x, shape_y, shape_z = (int(image.shape[axis]) for axis in np.argsort(to_canonical[:, 0]))
     affine = to_lps @ orientations.inv_ornt_aff(to_canonical, image.shape)
     geometry = _geometry(affine, shape_z)
-    require_slices(file, shape_z, (("", "nothing"),))
+    require_slices(file, shape_z)
     require_axial(file, geometry.normal)
     return Stored(image, geometry, (shape_z, shape_y, shape_x), orientations.ornt_transform(canonical, stored))
 

@@ -270,12 +270,14 @@ def _rescale(stored, out, bits, slope, intercept):
 
 def _monochrome1_to_hu(stored: np.ndarray, bits: tuple[Any, ...], encoding: Encoding, out: np.ndarray) -> None:
     mask, sign, pad_low, pad_high = bits
+    # Before `out` is written, which may be the same memory.
+    padded = (stored >= pad_low) & (stored <= pad_high)
     values = (((stored & mask) ^ sign) - sign).astype(np.int32)
     top = -1 if encoding.signed else (1 << encoding.bits_stored) - 1
     slope, intercept = np.float32(encoding.slope), np.float32(encoding.intercept)
     readings = (np.rint(reading * slope + intercept) for reading in (values, top - values))
     out[:] = np.clip(_more_plausible(*readings), AIR_HU, MAX_HU)
-    out[(stored >= pad_low) & (stored <= pad_high)] = AIR_HU
+    out[padded] = AIR_HU
 
 
 def _more_plausible(plain: np.ndarray, inverted: np.ndarray) -> np.ndarray:

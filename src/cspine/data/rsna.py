@@ -16,7 +16,7 @@ KNOWN_STUDIES = {
     "8362": ("83 slices, not the whole cervical spine", USED),
     "8693": ("69 slices, not the whole cervical spine", USED),
     "29952": ("others have listed it as a problem, without saying why", USED),
-    "20756": ("1,082 slices, three times the usual", "nothing: it is used, and takes three times the time and memory"),
+    "20756": ("1,082 slices, three times the usual", "nothing: it is used, and takes three times the time"),
 }
 # The summary of the whole training set, as far as it is known for certain.
 COUNTS: dict[str, Any] = {

@@ -1,4 +1,4 @@
-"""From a study's files to what the models see, slice by slice: the volume in HU is never in memory as a whole."""
+"""From a study's files to what the models see, slice by slice: of DICOM files the volume is never in memory."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -31,15 +31,15 @@ class Prepared:
 def prepare_volumes(path: Path, preprocesses: Sequence[Preprocess], fast: bool = True) -> Prepared:
     """Decode a study once for several preprocessings. Raises StudyError where fewer than three slices are usable.
 
-    The result is that of `preprocess` on the whole volume. `fast=False` keeps dicomsdl out, as in `load_study`.
+    The result is that of `preprocess` on the whole volume where every slice decodes; the sample that plans the crop is
+    taken before it is known which do. `fast=False` keeps dicomsdl out, as in `load_study`.
     """
     stack = scan_study(path)
     read = _reader(path, stack, fast)
     sample, failed = _read_sample(read, stack)
     if not sample:
         raise StudyError(path, "no slice of a sample over the whole stack decodes", _listed(stack, failed))
-    volume = np.stack(list(sample.values()))
-    plans = {settings: plan_study(volume, stack.geometry, settings) for settings in preprocesses}
+    plans = _plan(sample, stack.geometry, preprocesses)
     volumes = {
         settings: np.empty((stack.shape[0], len(settings.windows), settings.size_px, settings.size_px), np.uint8)
         for settings in preprocesses
@@ -78,6 +78,13 @@ def _read_sample(read: Read, stack: Stack) -> tuple[dict[int, np.ndarray], dict[
         else:
             sample[index] = pixels
     return sample, failed
+
+
+def _plan(
+    sample: dict[int, np.ndarray], geometry: Geometry, preprocesses: Sequence[Preprocess]
+) -> dict[Preprocess, Plan]:
+    volume = np.stack(list(sample.values()))
+    return {settings: plan_study(volume, geometry, settings) for settings in preprocesses}
 
 
 def _pixels(

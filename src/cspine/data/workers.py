@@ -105,7 +105,7 @@ def _receive(connection: Any, process: Any, deadline: float) -> Any:
         return Died(process.exitcode, timed_out=True)
     try:
         return connection.recv()
-    except (EOFError, ConnectionError):
+    except (EOFError, OSError):  # nothing, or half a result
         process.join()
         return Died(process.exitcode)
 

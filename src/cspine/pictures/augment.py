@@ -14,7 +14,7 @@ from cspine.data.augment import Augmented, Augmenter
 from cspine.data.dicom import Study
 from cspine.data.mixup import draw_partner, mix
 from cspine.data.preprocess import preprocess
-from cspine.data.slices import neighbour_indices, slice_image
+from cspine.data.slices import channels, neighbour_indices, slice_image
 from cspine.pictures.canvas import FAINT, INK, MARK, SECOND, blank
 from cspine.windows import window_hu
 
@@ -66,7 +66,7 @@ def draw_augment(study: Study, config: Config, at: float = 0.5) -> Figure:
         cells.append((name, note, _strongest(sample, replace(OFF, **{name: shown}))))
     for seed in range(SAMPLES):
         cells.append((f"sample {seed + 1}", "as configured", _draw(sample, config.augment, seed)))
-    return _layout(cells)
+    return _layout(cells, _shown_channel(config))
 
 
 def _sample_at(study: Study, config: Config, at: float) -> Sample:
@@ -81,9 +81,14 @@ def _sample_at(study: Study, config: Config, at: float) -> Sample:
     return Sample(image, mask, np.array([cv2.boundingRect(mask)], float), other)
 
 
+def _shown_channel(config: Config) -> int:
+    windows = len(config.preprocess.windows)
+    return channels(config) // 2 // windows * windows
+
+
 def _shown(image: np.ndarray, config: Config) -> np.ndarray:
     """The first window of the middle slice."""
-    return image[..., image.shape[2] // 2 // len(config.preprocess.windows) * len(config.preprocess.windows)]
+    return image[..., _shown_channel(config)]
 
 
 def _central_piece(bone: np.ndarray) -> np.ndarray:
@@ -117,21 +122,21 @@ def _strongest(sample: Sample, settings: Augment) -> Augmented:
     return max(draws, key=lambda made: float(np.abs(made.image.astype(int) - sample.image).mean()))
 
 
-def _layout(cells: list[tuple[str, str, Augmented]]) -> Figure:
+def _layout(cells: list[tuple[str, str, Augmented]], channel: int) -> Figure:
     rows = -(-len(cells) // COLUMNS)
     figure = Figure(figsize=(COLUMNS * CELL_IN, rows * (CELL_IN + 0.4)), layout="constrained", facecolor="white")
     axes = list(figure.subplots(rows, COLUMNS, squeeze=False).flat)
     for axis in axes:
         blank(axis)
     for axis, (title, note, made) in zip(axes, cells, strict=False):
-        _show(axis, made)
+        _show(axis, made, channel)
         axis.set_title(title, fontsize=10, color=INK, loc="left", fontweight="bold")
         axis.set_title(note, fontsize=8, color=FAINT, loc="right")
     return figure
 
 
-def _show(axis: Axes, made: Augmented) -> None:
-    axis.imshow(made.image[..., made.image.shape[2] // 2], cmap="gray", vmin=0, vmax=255)
+def _show(axis: Axes, made: Augmented, channel: int) -> None:
+    axis.imshow(made.image[..., channel], cmap="gray", vmin=0, vmax=255)
     if made.mask is not None and made.mask.any():
         axis.contour(made.mask, levels=[0.5], colors=[SECOND], linewidths=0.8)
     for x, y, width, height in [] if made.boxes is None else made.boxes:

@@ -10,7 +10,8 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
 from cspine.config import DatasetConfig
-from cspine.data.layout import SPLITS, image_folder, studies_on_disk
+from cspine.data.layout import SPLITS, image_folder, studies_on_disk, study_path, study_uid
+from cspine.data.nifti import is_nifti
 from cspine.errors import UserError, nearest
 from cspine.paths import atomic, find_dataset
 
@@ -20,13 +21,13 @@ DPI = 110
 
 
 def study_folder(config: DatasetConfig, study: str) -> Path:
-    """The DICOM folder of a UID of the dataset, or any folder. Raises UserError with the nearest UID."""
-    if Path(study).is_dir():
+    """Where a UID of the dataset is, or any folder or NIfTI file. Raises UserError with the nearest UID."""
+    if Path(study).is_dir() or (is_nifti(Path(study)) and Path(study).is_file()):
         return Path(study)
     root = find_dataset(config)
     for split in SPLITS:
-        if study and (folder := image_folder(root, split) / study).is_dir():
-            return folder
+        if study and (path := study_path(image_folder(root, split), study)).exists():
+            return path
     known = [uid for split in SPLITS for uid in studies_on_disk(root, split)]
     raise UserError(f"--study {study}: neither a folder nor a study in {root}; {nearest(study, known[:20])}")
 
@@ -34,7 +35,7 @@ def study_folder(config: DatasetConfig, study: str) -> Path:
 def picture_file(config: DatasetConfig, out: Path | None, what: str, folder: Path) -> Path:
     """Where the picture goes: the file asked for, else one named after the study beside the runs."""
     if out is None:
-        return Path(config.paths.oof) / "pictures" / f"{what}-{folder.name}.png"
+        return Path(config.paths.oof) / "pictures" / f"{what}-{study_uid(folder)}.png"
     if out.suffix != ".png":
         raise UserError(f"--out {out}: pictures are PNG files; give a name that ends in .png")
     return out
