@@ -36,10 +36,10 @@ def prepare_volumes(path: Path, preprocesses: Sequence[Preprocess], fast: bool =
     """
     stack = scan_study(path)
     read = _reader(path, stack, fast)
-    sample, failed = _read_sample(read, stack)
+    volume, sample, failed = _read_sample(read, stack)
     if not sample:
         raise StudyError(path, "no slice of a sample over the whole stack decodes", _listed(stack, failed))
-    plans = _plan(sample, stack.geometry, preprocesses)
+    plans = {settings: plan_study(volume, stack.geometry, settings) for settings in preprocesses}
     volumes = {
         settings: np.empty((stack.shape[0], len(settings.windows), settings.size_px, settings.size_px), np.uint8)
         for settings in preprocesses
@@ -66,32 +66,28 @@ def _reader(path: Path, stack: Stack, fast: bool) -> Read:
     return lambda index, out: np.copyto(out, volume[index])
 
 
-def _read_sample(read: Read, stack: Stack) -> tuple[dict[int, np.ndarray], dict[int, str]]:
-    """The slices by which the study is planned, which need no second decoding, and those that do not decode."""
-    sample, failed = {}, {}
-    for index in sample_indices(stack.shape[0]):
-        pixels = np.empty(stack.shape[1:], np.int16)
+def _read_sample(read: Read, stack: Stack) -> tuple[np.ndarray, dict[int, np.ndarray], dict[int, str]]:
+    """The slices by which the study is planned, also by index, for they need no second decoding; and what failed."""
+    indices = sample_indices(stack.shape[0])
+    volume = np.empty((len(indices), *stack.shape[1:]), np.int16)
+    sample: dict[int, np.ndarray] = {}
+    failed: dict[int, str] = {}
+    for index in indices:
+        pixels = volume[len(sample)]
         try:
             read(index, pixels)
         except SliceError as error:
             failed[index] = str(error)
         else:
             sample[index] = pixels
-    return sample, failed
-
-
-def _plan(
-    sample: dict[int, np.ndarray], geometry: Geometry, preprocesses: Sequence[Preprocess]
-) -> dict[Preprocess, Plan]:
-    volume = np.stack(list(sample.values()))
-    return {settings: plan_study(volume, geometry, settings) for settings in preprocesses}
+    return volume[: len(sample)], sample, failed
 
 
 def _pixels(
     index: int, sample: dict[int, np.ndarray], read: Read, buffer: np.ndarray, failed: dict[int, str]
 ) -> np.ndarray | None:
     if index in sample:
-        return sample.pop(index)
+        return sample[index]
     try:
         read(index, buffer)
     except SliceError as error:
