@@ -104,7 +104,7 @@ def _floor(subject: Subject, resize: Callable[[np.ndarray, Subject], np.ndarray]
     pixels = np.empty((first.rows, first.columns), np.int16)
     for header in subject.stack.headers:
         if header.encoding.offset is not None:
-            with open(header.file, "rb", buffering=0) as stream:  # noqa: PTH123
+            with header.file.open("rb", buffering=0) as stream:
                 stream.seek(header.encoding.offset)
                 stream.readinto(pixels.data.cast("B"))
         else:

@@ -20,7 +20,7 @@ def body_centre(volume: np.ndarray) -> tuple[float, float]:
     _, rows, columns = volume.shape
     step = max(1, min(rows, columns) // 64)
     body = (volume[:, ::step, ::step] > BODY_HU).astype(np.uint8)
-    # Slice by slice in OpenCV, because SciPy's erosion takes as long as decoding the study.
+    # Slice by slice in OpenCV, because SciPy's erosion takes as long as reading the study.
     square = np.ones((3, 3), np.uint8)
     core = [cv2.erode(pixels, square, borderType=cv2.BORDER_CONSTANT, borderValue=0) for pixels in body]
     labels, count = ndimage.label(np.stack(core))

@@ -1,7 +1,6 @@
 """One DICOM file's header: its place in the patient, how its pixels are stored, and whether they are all there."""
 
 import math
-import os
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -35,7 +34,7 @@ class Header:
 def read_header(file: Path) -> Header:
     """One file's header, its pixel data measured but not decoded. Raises SliceError with the reason to skip it."""
     try:
-        stream = open(os.fspath(file), "rb", buffering=0)  # noqa: SIM115, PTH123 - half the time of Path.open
+        stream = file.open("rb", buffering=0)
     except IsADirectoryError:
         raise SliceError("not a file") from None
     except OSError as error:

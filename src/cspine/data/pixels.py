@@ -1,7 +1,6 @@
 """The pixels of one DICOM slice as Hounsfield units: found, measured for completeness, decoded, rescaled."""
 
 import logging
-import os
 from dataclasses import dataclass
 from functools import cache, lru_cache
 from pathlib import Path
@@ -139,7 +138,7 @@ def _read_native(file: Path, encoding: Encoding, out: np.ndarray) -> np.ndarray:
     """Stored 16-bit integers in the memory of `out`: the length is checked, so plain bytes need no library."""
     assert encoding.offset is not None
     stored = out if encoding.signed else out.view(np.uint16)
-    with open(os.fspath(file), "rb", buffering=0) as stream:  # noqa: PTH123 - half the time of Path.open
+    with file.open("rb", buffering=0) as stream:
         stream.seek(encoding.offset)
         if stream.readinto(stored.data.cast("B")) != stored.nbytes:
             raise SliceError("changed while it was read: its pixel data is shorter than a moment ago")
@@ -250,7 +249,10 @@ def _shift(stored, out, bits, shift):
 
 @njit(cache=True)
 def _shift_in_place(stored, bits, shift):
-    """`_shift` where the HU are wanted in the memory of the stored 16-bit integers, five times as fast there."""
+    """`_shift` where the HU are wanted in the memory of the stored 16-bit integers.
+
+    Given one memory under two names, `_shift` runs without vector instructions and takes over ten times as long.
+    """
     for i in range(stored.size):
         stored[i] = _shifted(stored[i], stored.dtype.type, bits, shift)
 
