@@ -1,8 +1,9 @@
-"""Draw what the pipeline does to one study, as a PNG.
+"""Draw studies, and what the pipeline does to them, as a PNG.
 
     python src/picture.py preprocess --study UID      before and after each step of the preprocessing
     python src/picture.py augment --study DIR         each random transform alone, and random samples
     python src/picture.py augment --study UID --config configs/vertebra/image.yaml augment.rotate_deg=30
+    python src/picture.py planes --study UID DIR      studies at one scale: axial, sagittal, coronal; bone window
 
 --study takes a study of the dataset or any folder of DICOM files. Without --out the picture goes to oof/pictures/.
 """
@@ -13,18 +14,27 @@ from pathlib import Path
 from cspine.cli import Parser, run
 from cspine.errors import UsageError
 
+SUBJECTS = {
+    "preprocess": "each step of the preprocessing",
+    "augment": "the random transforms",
+    "planes": "studies beside each other",
+}
+
 
 def main() -> None:
     parser = Parser(__doc__)
     commands = parser.add_subparsers(dest="what", required=True, parser_class=argparse.ArgumentParser)
-    for what, text in (("preprocess", "each step of the preprocessing"), ("augment", "the random transforms")):
+    for what, text in SUBJECTS.items():
         command = commands.add_parser(what, help=text, description=f"Draw {text}.")
-        command.add_argument("--study", required=True, metavar="UID_OR_DIR")
+        many = what == "planes"
+        command.add_argument("--study", required=True, nargs="+" if many else 1, metavar="UID_OR_DIR")
         command.add_argument("--config", default="configs/fracture/slice.yaml", help="a run's config")
-        command.add_argument("--at", type=float, default=0.5, help="place of the slice: 0 cranial, 1 caudal (0.5)")
+        at = [0.25, 0.5, 0.75] if many else [0.5]
+        text = f"place of the slice: 0 cranial, 1 caudal ({' '.join(map(str, at))})"
+        command.add_argument("--at", type=float, nargs="+" if many else 1, default=at, help=text)
         command.add_argument("--out", type=Path, help="the PNG file")
     args = parser.parse_with_overrides()
-    if not 0 <= args.at <= 1:
+    if not all(0 <= place <= 1 for place in args.at):
         raise UsageError("--at must lie between 0 and 1")
 
     # Imported late so that -h answers at once.
@@ -33,17 +43,21 @@ def main() -> None:
     from cspine.pictures.canvas import picture_file, save, study_folder
 
     config = load(Config, args.config, args.overrides)
-    folder = study_folder(config, args.study)
-    file = picture_file(config, args.out, args.what, folder)
-    study = load_study(folder)
+    folders = [study_folder(config, study) for study in args.study]
+    file = picture_file(config, args.out, args.what, folders[0])
+    studies = [load_study(folder) for folder in folders]
     if args.what == "preprocess":
         from cspine.pictures.preprocess import draw_preprocess
 
-        figure = draw_preprocess(study, config.preprocess, args.at)
-    else:
+        figure = draw_preprocess(studies[0], config.preprocess, args.at[0])
+    elif args.what == "augment":
         from cspine.pictures.augment import draw_augment
 
-        figure = draw_augment(study, config, args.at)
+        figure = draw_augment(studies[0], config, args.at[0])
+    else:
+        from cspine.pictures.planes import draw_planes, name_of
+
+        figure = draw_planes([(name_of(f), s) for f, s in zip(folders, studies, strict=True)], args.at)
     save(figure, file)
     print(file)
 

@@ -9,10 +9,12 @@ from simulated_runs import command
 
 from cspine.config import Augment, Config, Data, Preprocess
 from cspine.data.dicom import Study, load_study
+from cspine.data.geometry import Geometry
 from cspine.data.preprocess import preprocess
 from cspine.errors import UserError
 from cspine.pictures.augment import draw_augment
 from cspine.pictures.canvas import picture_file, study_folder
+from cspine.pictures.planes import PIXEL_MM, PLANE_MM, draw_planes, planes
 from cspine.pictures.preprocess import draw_preprocess
 
 SETTINGS = Preprocess(field_mm=48.0, size_px=24, kmeans_classes=3)
@@ -84,3 +86,39 @@ def test_a_study_is_a_uid_or_a_folder(tiny: TinyDataset) -> None:
         study_folder(tiny.config, tiny.uids[0] + "9")
     with pytest.raises(UserError, match=r"ends in \.png"):
         picture_file(tiny.config, Path("x.jpg"), "augment", Path("y"))
+
+
+def scan_with_a_spine(pixel_mm: float, step_mm: float) -> Study:
+    """A body 120 mm wide with a column of bone 16 mm wide, 40 mm behind the front of a field of 100 mm by 160 mm."""
+    y, x = np.mgrid[0:100:pixel_mm, 0:160:pixel_mm]
+    slice_hu = np.where((x > 20) & (x < 140), 50, -1000)
+    slice_hu[(abs(x - 90) < 8) & (abs(y - 40) < 8)] = 700
+    volume = np.repeat(slice_hu[None].astype(np.int16), round(90 / step_mm), 0)
+    z = -step_mm * np.arange(len(volume))
+    positions = np.stack([np.zeros_like(z), np.zeros_like(z), z], 1)
+    numbers = np.arange(1, len(volume) + 1)
+    geometry = Geometry(numbers, positions, np.eye(3)[0], np.eye(3)[1], (pixel_mm, pixel_mm), step_mm)
+    return Study(volume, geometry, ())
+
+
+@pytest.mark.parametrize(("pixel_mm", "step_mm"), [(0.5, 1.0), (1.0, 0.6)])
+def test_planes_show_the_spine_at_the_same_scale_whatever_the_sampling(pixel_mm: float, step_mm: float) -> None:
+    axial, sagittal, coronal = planes(scan_with_a_spine(pixel_mm, step_mm), [10])
+    assert axial.shape == sagittal.shape == coronal.shape == tuple(round(side / PIXEL_MM) for side in PLANE_MM)
+    columns = np.nonzero(axial > 400)[1]
+    assert np.ptp(columns) * PIXEL_MM == pytest.approx(16, abs=2 * pixel_mm)
+    assert columns.mean() == pytest.approx(axial.shape[1] / 2, abs=2 / PIXEL_MM)
+    # The reformats end with the scan: bone from 90 mm above the lower edge down to it.
+    for plane in (sagittal, coronal):
+        assert np.nonzero(plane > 400)[0].min() * PIXEL_MM == pytest.approx(PLANE_MM[0] - 90, abs=2)
+        assert (plane[-3] > 400).any()
+        assert plane[0, 0] == -1000
+
+
+def test_planes_draw_a_row_a_study_with_slices_of_its_own() -> None:
+    studies = [("a", scan_with_a_spine(1.0, 1.0)), ("b", scan_with_a_spine(1.0, 0.6))]
+    titles = [axis.get_title(loc="left") for axis in draw_planes(studies, [0.0, 1.0]).axes]
+    assert titles[:2] == ["a: slice 1 of 90", "slice 90 of 90"]
+    assert titles[4:6] == ["b: slice 1 of 150", "slice 150 of 150"]
+    own = [axis.get_title(loc="left") for axis in draw_planes(studies, [0.0, 1.0, 1.0, 0.0]).axes]
+    assert own[4:6] == ["b: slice 150 of 150", "slice 1 of 150"]
