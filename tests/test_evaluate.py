@@ -34,7 +34,7 @@ def test_json_of_runs_is_one_object_and_nothing_else(evaluate: Command, runs: Si
     scores = json.loads(done.stdout)
     assert list(scores) == ["good", "vertebrae"]
     assert set(scores["good"]) == {"loss", "targets", "vertebra_level", "patient_level", "studies"}
-    assert set(scores["vertebrae"]) == {"accuracy", "exact_match", "f1", "slices", "studies"}
+    assert set(scores["vertebrae"]) == {"accuracy", "exact_match", "f1", "levels", "slices", "studies"}
 
 
 def test_the_tables_name_what_was_left_out(runs: SimulatedRuns) -> None:

@@ -7,8 +7,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from cspine.anatomy import LEVELS
-from cspine.level_scores import TRUTH, largest_runs, level_errors, level_scores
-from cspine.tables import STUDY
+from cspine.level_scores import largest_runs, level_errors, level_scores
+from cspine.tables import STUDY, TRUTH
 
 
 def table_of(truth: np.ndarray, found: np.ndarray, spacing_mm: float, uid: str = "a") -> pd.DataFrame:

@@ -22,7 +22,7 @@ from cspine.scores import (
     study_text,
     text_table,
 )
-from cspine.tables import STUDY
+from cspine.tables import RAW, STUDY
 from cspine.thresholds import nested_thresholds
 
 LABELS = random_labels(200)
@@ -82,7 +82,7 @@ def slice_table(found: list[list[float]], truth: list[list[float]]) -> pd.DataFr
     table = pd.DataFrame(found, columns=list(LEVELS))
     table[[f"{level}_true" for level in LEVELS]] = truth
     table.insert(0, STUDY, "1.2.3")
-    return table.assign(source="oof", fold=0)
+    return table.assign(source="oof", fold=0, z_mm=-np.arange(len(table), dtype=float))
 
 
 def test_slices_by_hand() -> None:
@@ -93,7 +93,20 @@ def test_slices_by_hand() -> None:
     assert scores["exact_match"] == pytest.approx(2 / 3)
     assert scores["f1"] == {"C1": 1.0, "C2": pytest.approx(2 / 3), **dict.fromkeys(LEVELS[2:], 0.0)}
     assert (scores["slices"], scores["studies"]) == (3, 1)
-    assert "accuracy 0.9524" in slice_text("v", scores)
+    assert scores["levels"] == {}, "no level is whole on these slices"
+    assert "0.9524" in slice_text("v", scores)
+
+
+def test_the_raw_probabilities_are_scored_beside_the_ordered_ones() -> None:
+    truth = [[0.0] * 7, [1.0, *[0.0] * 6], [1.0, *[0.0] * 6], [0.0] * 7]
+    table = slice_table(truth, truth)
+    table[list(RAW)] = 0.4
+    scores = slice_scores(table)
+    assert (scores["accuracy"], scores["raw"]["accuracy"]) == (1.0, pytest.approx(26 / 28))
+    assert scores["levels"]["within_5_mm"] == 1.0
+    assert scores["raw"]["levels"]["within_20_mm"] == 0.0
+    told = slice_text("v", scores).splitlines()
+    assert [line.split()[0] for line in told[2:4]] == ["in", "raw"]
 
 
 def test_slices_without_a_mask_or_seen_in_training_do_not_count(tmp_path: Path) -> None:

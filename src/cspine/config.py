@@ -113,6 +113,14 @@ class Model:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Ordering:
+    """What a vertebra run makes of the known order of the levels (src/cspine/order.py)."""
+
+    # Distance over which slices count as one piece of evidence; 0 leaves the probabilities as the model gives them.
+    evidence_mm: float = setting(3.0, low=0, high=50)
+
+
+@dataclass(frozen=True, kw_only=True)
 class Train:
     epochs: int = setting(4, low=1)
     batch_size: int = setting(32, low=1)  # samples that one optimiser step sees per process, before accumulation
@@ -148,6 +156,7 @@ class Config(DatasetConfig):
     stage1: str | None = None  # the vertebra run whose slice table a fracture head reads
     augment: Augment = dataclasses.field(default_factory=Augment)
     model: Model = dataclasses.field(default_factory=Model)
+    order: Ordering = dataclasses.field(default_factory=Ordering)
     train: Train = dataclasses.field(default_factory=Train)
 
 

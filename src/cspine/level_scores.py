@@ -8,9 +8,8 @@ import pandas as pd
 
 from cspine.anatomy import LEVELS
 from cspine.data.levels import level_extents
-from cspine.tables import STUDY
+from cspine.tables import STUDY, TRUTH
 
-TRUTH = tuple(f"{level}_true" for level in LEVELS)
 FOUND_MM = (5.0, 20.0)
 ERRORS = ("top_mm", "bottom_mm", "centre_mm")
 

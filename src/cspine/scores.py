@@ -9,13 +9,21 @@ import pandas as pd
 
 from cspine.anatomy import LEVELS, OVERALL, TARGETS
 from cspine.errors import UserError, nearest
+from cspine.level_scores import level_errors, level_scores
 from cspine.metrics import NORMALISATIONS, accuracy, auc, f1, weighted_log_loss
 from cspine.paths import read_json
 from cspine.runs import OutOfFold, Run
-from cspine.tables import read_slices, require_columns
+from cspine.tables import RAW, TRUTH, read_slices, require_columns
 from cspine.thresholds import nested_thresholds
 
-TRUTH = tuple(f"{level}_true" for level in LEVELS)
+# Errors of the levels' extents as a terminal shows them: heading, key, digits.
+LEVEL_COLUMNS = {
+    "top mm": ("top_mm", 1),
+    "bottom mm": ("bottom_mm", 1),
+    "centre mm": ("centre_mm", 1),
+    "within 5 mm": ("within_5_mm", 3),
+    "within 20 mm": ("within_20_mm", 3),
+}
 
 
 def study_scores(labels: np.ndarray, predictions: np.ndarray, thresholds: np.ndarray | None = None) -> dict[str, Any]:
@@ -54,8 +62,18 @@ def out_of_fold_scores(name: str, data: OutOfFold) -> dict[str, Any]:
 def slice_scores(table: pd.DataFrame) -> dict[str, Any]:
     """Scores of a vertebra run's slice table at 0.5, over the slices with a mask that a fold did not train on.
 
-    accuracy: the mean over slices and levels of "presence right"; exact_match: all seven levels of a slice right.
+    accuracy: the mean over slices and levels of "presence right"; exact_match: all seven levels of a slice right;
+    levels: errors in mm of the extents; raw: the same without the order of the levels.
     """
+    scores = _slice_scores(table)
+    if all(column in table for column in RAW):
+        scores["raw"] = _slice_scores(
+            table.assign(**{level: table[raw] for level, raw in zip(LEVELS, RAW, strict=True)})
+        )
+    return scores
+
+
+def _slice_scores(table: pd.DataFrame) -> dict[str, Any]:
     known = table[(table["source"] == "oof") & table[TRUTH[0]].notna()]
     if known.empty:
         raise UserError("no study of the slice table has a mask, so there is nothing to score it by")
@@ -67,6 +85,7 @@ def slice_scores(table: pd.DataFrame) -> dict[str, Any]:
         "f1": {level: f1(truth[:, column], found[:, column]) for column, level in enumerate(LEVELS)},
         "slices": len(known),
         "studies": int(known.iloc[:, 0].nunique()),
+        "levels": level_scores(level_errors(known)),
     }
 
 
@@ -112,13 +131,17 @@ def study_text(name: str, scores: dict[str, Any]) -> str:
 
 def slice_text(name: str, scores: dict[str, Any]) -> str:
     """The scores of a vertebra run, for a terminal."""
-    return "\n".join(
-        [
-            f"{name}: {scores['slices']} slices of {scores['studies']} studies; "
-            f"accuracy {scores['accuracy']:.4f}, all seven levels right {scores['exact_match']:.4f}",
-            text_table(["", *LEVELS], [["F1", *(number(value) for value in scores["f1"].values())]]),
-        ]
-    )
+    lines = [f"{name}: {scores['slices']} slices of {scores['studies']} studies"]
+    ways = {"in order": scores, "raw": scores["raw"]} if "raw" in scores else {"": scores}
+    rows = []
+    for way, found in ways.items():
+        levels = found["levels"]
+        extents = [number(levels.get(key), digits) for key, digits in LEVEL_COLUMNS.values()]
+        rows.append([way, number(found["accuracy"]), number(found["exact_match"]), *extents])
+    lines.append(text_table(["", "accuracy", "all 7 right", *LEVEL_COLUMNS], rows))
+    rows = [[f"F1 {way}".rstrip(), *(number(value) for value in found["f1"].values())] for way, found in ways.items()]
+    lines.append(text_table(["", *LEVELS], rows))
+    return "\n".join(lines)
 
 
 def text_table(header: Sequence[str], rows: Sequence[Sequence[str]], indent: str = "  ") -> str:

@@ -12,6 +12,8 @@ from cspine.paths import GET_DATA, atomic
 STUDY = "StudyInstanceUID"
 BOX_COLUMNS = ("x", "y", "width", "height", "slice_number")
 SLICE_KEYS = (STUDY, "file_number", "z_mm")
+# Beside C1..C7 in a slice table: as the model gave them, as the mask has them, and on the best path.
+RAW, TRUTH, SEEN = (tuple(f"{level}_{kind}" for level in LEVELS) for kind in ("raw", "true", "seen"))
 
 
 def read_csv(file: Path, columns: tuple[str, ...], remedy: str = "") -> pd.DataFrame:

@@ -12,7 +12,14 @@ from torch import nn
 def mean_probabilities(
     models: Sequence[nn.Module], batches: Iterable[np.ndarray], device: torch.device, precision: str
 ) -> np.ndarray:
-    """The mean over models of the sigmoid of their logits, float32 (images, outputs).
+    """The mean over models of `model_probabilities`, float32 (images, outputs)."""
+    return model_probabilities(models, batches, device, precision).mean(axis=0)
+
+
+def model_probabilities(
+    models: Sequence[nn.Module], batches: Iterable[np.ndarray], device: torch.device, precision: str
+) -> np.ndarray:
+    """The sigmoid of each model's logits, float32 (models, images, outputs).
 
     `batches` are uint8 (n, channels, y, x). Half precision is used on CUDA only; the CPU computes in float32.
     """
@@ -30,5 +37,5 @@ def mean_probabilities(
         for batch in batches:
             images = torch.from_numpy(batch).to(device, non_blocking=True)
             outputs = list(pool.map(probabilities, models, [images] * len(models)))
-            rows.append(torch.stack(outputs).mean(dim=0).cpu().numpy())
-    return np.concatenate(rows)
+            rows.append(torch.stack(outputs).cpu().numpy())
+    return np.concatenate(rows, axis=1)

@@ -13,12 +13,11 @@ from cspine.anatomy import LEVELS
 from cspine.config import Config
 from cspine.data.cache import CachedStudy
 from cspine.data.datasets import SliceSamples
-from cspine.engine.forward import mean_probabilities
+from cspine.engine.forward import model_probabilities
 from cspine.errors import UserError
-from cspine.tables import SLICE_KEYS, STUDY
+from cspine.slice_table import fit_masked, join_slice_tables, mean_in_order, slice_accuracy, slice_table
+from cspine.tables import STUDY
 from cspine.tasks.base import StudyImages, folds_in_use, open_studies, starting_model
-
-TRUTH = [f"{level}_true" for level in LEVELS]
 
 
 class Task:
@@ -42,6 +41,7 @@ class Task:
         self.predicted = held_out + [study for study in studies if study.presence is None]
         if not self.training:
             raise UserError(f"{config.name}: no study outside fold {fold} has a mask; stage 1 cannot be trained")
+        self.order = fit_masked(self.training)
 
     def training_samples(self) -> SliceSamples:
         targets = {"presence": np.concatenate([study.presence for study in self.training]).astype(np.float32)}
@@ -58,38 +58,32 @@ class Task:
 
     def predictions(self, logits: np.ndarray) -> pd.DataFrame:
         """A slice table with the probabilities, the truth where there is a mask, and where each row comes from."""
-        tables = [_slice_rows(study, self.fold) for study in self.predicted]
-        table = pd.concat(tables, ignore_index=True)
-        table[list(LEVELS)] = torch.from_numpy(logits).sigmoid().numpy()
-        return table
+        probabilities = torch.from_numpy(logits).sigmoid().numpy()
+        return slice_table(self.predicted, probabilities, self.fold, self.order, self.config.order.evidence_mm)
 
     def score(self, predictions: pd.DataFrame) -> dict[str, float]:
-        """Mean over slices and levels of "presence right" at 0.5, the measure that the method was reported with."""
-        known = predictions[predictions["source"] == "oof"]
-        right = (known[list(LEVELS)].to_numpy() > 0.5) == (known[TRUTH].to_numpy() > 0.5)
-        return {"accuracy": float(right.mean())} if len(known) else {}
+        return slice_accuracy(predictions)
 
     def facts(self) -> dict[str, Any]:
-        return {}
+        """The order of the levels in the masks trained on."""
+        return {"order": self.order.to_json()}
 
     @staticmethod
     def infer(
         models: Sequence[nn.Module],
         config: Config,
         images: StudyImages,
-        facts: Sequence[dict[str, Any]],  # noqa: ARG004 - stage 1 keeps none
+        facts: Sequence[dict[str, Any]],
         device: torch.device,
     ) -> np.ndarray:
         """The probability of each level on each slice, (z, 7)."""
         batches = images.batches(np.arange(len(images.volume)), config)
-        return mean_probabilities(models, batches, device, config.train.precision)
+        raw = model_probabilities(models, batches, device, config.train.precision)
+        return mean_in_order(raw, images.z_mm, facts, config.order.evidence_mm)
 
     @staticmethod
     def join(tables: list[pd.DataFrame]) -> pd.DataFrame:
-        """Own-fold rows as they are; the mean over the folds where no fold saw a mask."""
-        joined = pd.concat(tables, ignore_index=True)
-        keys = [*SLICE_KEYS, "fold", "source", *TRUTH]
-        return joined.groupby(keys, sort=False, dropna=False)[list(LEVELS)].mean().reset_index()
+        return join_slice_tables(tables)
 
 
 def _samples(
@@ -104,13 +98,3 @@ def _samples(
         augment=config.augment if augmented else None,
         targets=targets,
     )
-
-
-def _slice_rows(study: CachedStudy, fold: int | None) -> pd.DataFrame:
-    masked = study.presence is not None
-    rows = pd.DataFrame({"file_number": study.geometry.file_numbers, "z_mm": study.geometry.z_mm})
-    rows.insert(0, STUDY, study.uid)
-    rows["fold"] = fold if masked else -1
-    rows["source"] = "oof" if masked else "mean"
-    rows[TRUTH] = study.presence.astype(float) if study.presence is not None else np.nan
-    return rows
