@@ -1,7 +1,7 @@
 """The volume under construction, and how a solid is painted into it."""
 
 import math
-from dataclasses import dataclass, field
+from dataclasses import astuple, dataclass, field
 
 import numpy as np
 from numba import njit
@@ -12,7 +12,9 @@ from cspine.phantom.solids import bounding_box, noise_at, primitive_distance, so
 
 NOISE_SIDE = 64
 BLOCK = 6
+SUPER = 4 * BLOCK
 FAR_MM = 1e3
+JOINT_MM = 2.0  # distances beyond this are of no use to any joint
 FARTHEST_FRAGMENT_MM = 7.0
 
 
@@ -54,7 +56,11 @@ class Frame:
 
 @dataclass(frozen=True)
 class Material:
-    """A shell of `cortex_mm` around a core; `surface_mm` is its roughness, `joint_mm` is kept free of other bones."""
+    """A shell of `cortex_mm` around a core; `surface_mm` is its roughness, `joint_mm` is kept free of other bones.
+
+    Behind `back_y_mm` of the solid's frame the shell is `back_cortex_mm` thick, and denser: the arch of a vertebra is
+    mostly cortical bone. Beyond `end_z_mm` above and below the frame's origin the core gains `end_hu` (end plates).
+    """
 
     cortex_hu: float = 850.0
     core_hu: float = 280.0
@@ -62,10 +68,14 @@ class Material:
     texture_hu: float = 45.0
     surface_mm: float = 0.22
     joint_mm: float = 1.4
+    back_y_mm: float = 1e3
+    back_cortex_mm: float = 1.0
+    end_z_mm: float = 1e3
+    end_hu: float = 0.0
 
     @property
     def numbers(self) -> np.ndarray:
-        return np.array([self.cortex_hu, self.core_hu, self.cortex_mm, self.texture_hu, self.surface_mm, self.joint_mm])
+        return np.array(astuple(self))
 
 
 @dataclass
@@ -129,35 +139,47 @@ def noise_table(rng: np.random.Generator) -> np.ndarray:
 
 @njit(cache=True, fastmath=True)
 def _paint(arrays, numbers, limits, frame, rows, cracks, material, noise, label, soft):
-    """Paint a solid block by block, with only the primitives that can reach into the block."""
-    half_z, half = 0.5 * BLOCK * numbers[3], 0.5 * BLOCK * numbers[4]
-    reach = math.sqrt(half_z * half_z + 2.0 * half * half) + 3.0
-    if cracks.shape[0]:
-        reach += FARTHEST_FRAGMENT_MM
+    """Paint a solid block by block, with only the primitives that can reach into the block.
+
+    Blocks lie in super-blocks, so that most of the space around a solid is left out at once.
+    """
     low, high = np.empty(3, np.int64), np.empty(3, np.int64)
-    near = np.empty_like(rows)
-    for k in range(limits[0, 0], limits[1, 0], BLOCK):
-        for j in range(limits[0, 1], limits[1, 1], BLOCK):
-            for i in range(limits[0, 2], limits[1, 2], BLOCK):
-                low[0], low[1], low[2] = k, j, i
-                for axis in range(3):
-                    high[axis] = min(low[axis] + BLOCK, limits[1, axis])
-                x, y, z = _local(k + 0.5 * BLOCK, j + 0.5 * BLOCK, i + 0.5 * BLOCK, numbers, frame)
-                count = _gather(x, y, z, rows, reach, near)
-                if count:
-                    _paint_block(arrays, numbers, low, high, frame, near[:count], cracks, material, noise, label, soft)
+    about, near = np.empty_like(rows), np.empty_like(rows)
+    margin = (0.5 if soft else JOINT_MM) + 4.0 * material[4] + (FARTHEST_FRAGMENT_MM if cracks.shape[0] else 0.0)
+    for k in range(limits[0, 0], limits[1, 0], SUPER):
+        for j in range(limits[0, 1], limits[1, 1], SUPER):
+            for i in range(limits[0, 2], limits[1, 2], SUPER):
+                count = _gather((k, j, i), SUPER, numbers, frame, rows, margin, about)
+                if count == 0:
+                    continue
+                for bk in range(k, min(k + SUPER, limits[1, 0]), BLOCK):
+                    for bj in range(j, min(j + SUPER, limits[1, 1]), BLOCK):
+                        for bi in range(i, min(i + SUPER, limits[1, 2]), BLOCK):
+                            here = _gather((bk, bj, bi), BLOCK, numbers, frame, about[:count], margin, near)
+                            if here == 0:
+                                continue
+                            low[0], low[1], low[2] = bk, bj, bi
+                            for axis in range(3):
+                                high[axis] = min(low[axis] + BLOCK, limits[1, axis])
+                            _paint_block(
+                                arrays, numbers, low, high, frame, near[:here], cracks, material, noise, label, soft
+                            )
 
 
 @njit(cache=True, fastmath=True)
-def _gather(x, y, z, rows, reach, near):
-    """Copy the primitives that come within `reach` of a point to `near`; their number, 0 if none of them adds."""
+def _gather(corner, side, numbers, frame, rows, margin, near):
+    """Copy the primitives that can reach a block to `near`; their number, 0 if none of them adds."""
+    half_z, half = 0.5 * side * numbers[3], 0.5 * side * numbers[4]
+    reach = math.sqrt(half_z * half_z + 2.0 * half * half) + margin
+    x, y, z = _local(corner[0] + 0.5 * side, corner[1] + 0.5 * side, corner[2] + 0.5 * side, numbers, frame)
     count, adding = 0, 0
     for r in range(rows.shape[0]):
-        # First-order distances can overshoot, hence the margin.
-        if 0.7 * primitive_distance(x, y, z, rows, r) < reach + rows[r, 2]:
+        # First-order distances can overshoot, hence the factor. A blend lifts the surface by a quarter of its radius.
+        away = 0.7 * primitive_distance(x, y, z, rows, r) - reach
+        if away < rows[r, 2]:
             near[count] = rows[r]
             count += 1
-            adding += rows[r, 1] > 0
+            adding += rows[r, 1] > 0 and away < 0.25 * rows[r, 2]
     return count if adding else 0
 
 
@@ -177,10 +199,18 @@ def _local(k, j, i, numbers, frame):
 @njit(cache=True, fastmath=True)
 def _bone(x, y, z, d, extra, material, noise, ramp):
     """HU of a solid at a depth of -d mm under its surface."""
-    grain = material[3] * noise_at(noise, x / 1.1, y / 1.1, z / 1.1)
-    core = material[1] + grain + 1.2 * material[3] * noise_at(noise, x / 7.0, y / 7.0, z / 7.0) + extra
-    shell = smooth_step((material[2] - 0.5 * ramp + 0.4 + d) / 0.8)
-    return core + (material[0] + 2.0 * grain - core) * shell
+    if material[3] == 0.0:
+        shell = smooth_step((material[2] - 0.5 * ramp + 0.5 + d) / 1.0)
+        return material[1] + (material[0] - material[1]) * shell
+    # Trabeculae run along the load, so the texture is longer in z.
+    grain = material[3] * noise_at(noise, x / 0.9, y / 0.9, z / 1.6)
+    patch = noise_at(noise, x / 6.0, y / 6.0, z / 6.0)
+    behind = smooth_step((y - material[6]) / 5.0)
+    core = material[1] * (1.0 + 0.4 * behind) + 1.3 * grain + material[3] * patch + extra
+    core += material[9] * smooth_step((abs(z) - material[8]) / 2.0)
+    thick = material[2] + (material[7] - material[2]) * behind + 0.25 * patch
+    shell = smooth_step((thick - 0.5 * ramp + 0.5 + d) / 1.0)
+    return core + (material[0] * (1.0 + 0.2 * behind) + 1.5 * grain - core) * shell
 
 
 @njit(cache=True, fastmath=True)
@@ -195,9 +225,9 @@ def _paint_block(arrays, numbers, low, high, frame, rows, cracks, material, nois
                 if cracks.shape[0]:
                     x, y, z, gap, hit, extra = bend(x, y, z, cracks, noise)
                 d = solid_distance(x, y, z, rows)
-                if d > 2.5:
+                if d > JOINT_MM or (soft and d > ramp + 4.0 * material[4]):
                     continue
-                if material[4] > 0:
+                if material[4] > 0 and d < ramp + 4.0 * material[4]:
                     d += material[4] * noise_at(noise, x / 3.0, y / 3.0, z / 3.0 + 0.37 * label)
                 if not soft:
                     d = max(d, material[5] - distance[k, j, i])

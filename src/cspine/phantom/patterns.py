@@ -168,10 +168,15 @@ class Pattern:
         crack = next(row for row in self.rows if row[0] == PLANE)
         across = np.cross(crack[4:7], self.rng.normal(0, 1, 3))
         across /= np.linalg.norm(across)
-        point = (crack[1:4] + 1.5 * crack[4:7] + self.rng.uniform(-2.5, 2.5) * across) / (self.scale, self.scale, 1)
-        shift = self.rng.uniform(0.3, 1.2) * across
+        radius = self.rng.uniform(4.0, 6.0)
+        # Mostly beyond the crack, so that it ends there.
+        aside = self.rng.uniform(-2.5, 2.5) * across
+        point, centre = (
+            (crack[1:4] + far * radius * crack[4:7] + aside) / (self.scale, self.scale, 1) for far in (0.5, 0.8)
+        )
+        shift = tuple(self.rng.uniform(0.3, 1.2) * across)
         side = 0 if crack[21] else 1
-        self._crack(tuple(point), tuple(across), self.rng.uniform(4.0, 6.0), reach=0.4, shift=tuple(shift), side=side)
+        self._crack(tuple(point), tuple(across), radius, centre=tuple(centre), shift=shift, side=side)
         self._narrow()
 
     def _split(self) -> None:

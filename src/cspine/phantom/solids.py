@@ -13,7 +13,7 @@ import numpy as np
 from numba import njit
 
 PRIMITIVE_SIZE = 25
-BEAM, BOX, BODY, SHELL = 0.0, 1.0, 2.0, 3.0
+BEAM, BOX, BODY, SHELL, CANAL = 0.0, 1.0, 2.0, 3.0, 4.0
 
 Vector = tuple[float, float, float]
 
@@ -86,6 +86,15 @@ def shell(centre: Vector, radii: Vector, thickness: float) -> np.ndarray:
     return row
 
 
+def canal(centre: Vector, half_width: float, front: float, back: float, rounding: float = 4.0) -> np.ndarray:
+    """A cut along z with the rounded triangular section of a spinal canal: flat `front` mm before the centre, its
+    corners `half_width` mm to either side, its apex `back` mm behind."""
+    row = _row(CANAL, centre, np.eye(3), 1.2, True)
+    row[15:18], row[20] = (half_width, front, back), rounding
+    row[24] = 1e3
+    return row
+
+
 def chain(points: list[Vector], radii: tuple[float, float], **options: object) -> list[np.ndarray]:
     """Beams of constant section from point to point."""
     return [beam(a, b, radii, **options) for a, b in pairwise(points)]  # type: ignore[arg-type]
@@ -147,7 +156,7 @@ def ellipse_distance(x, y, z, a, b, c):
 
 @njit(cache=True, fastmath=True)
 def body_distance(x, y, z, rows, i):
-    """Distance to a vertebral body; its section lies between an ellipse and a squarer curve."""
+    """Distance to a vertebral body; its section: more an ellipse in front, squarer behind."""
     height = rows[i, 15]
     t = min(max(z / height, -1.0), 1.0)
     narrow = 1.0 - rows[i, 21] * (1.0 - t * t)
@@ -156,7 +165,9 @@ def body_distance(x, y, z, rows, i):
     x1, y1 = abs(x) / a, abs(y) / b
     x2, y2 = x1 * x1, y1 * y1
     k2, k4 = math.sqrt(x2 + y2), math.sqrt(math.sqrt(x2 * x2 + y2 * y2))
-    side = (0.45 * k2 + 0.55 * k4 - 1.0) * math.sqrt(a * b)
+    # Round in front, square behind.
+    square = 0.5 + 0.4 * min(max(y / b, -1.0), 1.0)
+    side = ((1.0 - square) * k2 + square * k4 - 1.0) * math.sqrt(a * b)
     rim = min(k2 * k2, 1.2)
     top = height - rows[i, 22] * (1.0 - rim)
     if z > 0:
@@ -169,12 +180,24 @@ def body_distance(x, y, z, rows, i):
 
 
 @njit(cache=True, fastmath=True)
+def canal_distance(x, y, rows, i):
+    """Distance to a triangular tube along z; the apex is rounded by the hyperbola in x."""
+    width, front, back, rounding = rows[i, 15], rows[i, 16], rows[i, 17], rows[i, 20]
+    flat = -y - front + rounding
+    slope = math.sqrt((front + back) ** 2 + width * width)
+    side = (math.sqrt(x * x + 9.0) * (front + back) + (y - back) * width) / slope + rounding
+    return min(max(flat, side), 0.0) + math.sqrt(max(flat, 0.0) ** 2 + max(side, 0.0) ** 2) - rounding
+
+
+@njit(cache=True, fastmath=True)
 def primitive_distance(x, y, z, rows, i):
     """Distance in mm from a point of the solid's frame to one primitive."""
     x, y, z = x - rows[i, 3], y - rows[i, 4], z - rows[i, 5]
     kind = rows[i, 0]
     if kind == BODY:
         return body_distance(x, y, z, rows, i)
+    if kind == CANAL:
+        return canal_distance(x, y, rows, i)
     if kind == SHELL:
         return abs(ellipse_distance(x, y, z, rows[i, 15], rows[i, 16], rows[i, 17])) - rows[i, 20]
     if kind == BOX:

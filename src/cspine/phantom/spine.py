@@ -14,12 +14,15 @@ RING_BEHIND_DENS_MM = 8.3
 
 @dataclass(frozen=True)
 class Spine:
-    """C1 to T3 from cranial to caudal: dimensions, places, and the distance in mm to the vertebra below."""
+    """C1 to T3 from cranial to caudal: dimensions, places, the distance in mm to the vertebra below, and wear.
+
+    Wear and age run from 0 (young) to 1 (old)."""
 
     sizes: tuple[Size, ...]
     frames: tuple[Frame, ...]
     pitches: tuple[float, ...]
     wear: tuple[float, ...]
+    age: float
     scale: float
 
     def curve(self, local_y: list[float]) -> np.ndarray:
@@ -30,7 +33,8 @@ class Spine:
 def draw_spine(rng: np.random.Generator) -> Spine:
     """A random neck; the middle of C2's body is at x = y = 0 and C5 about at z = 0."""
     scale = float(np.clip(rng.normal(1.0, 0.065), 0.86, 1.15))
-    wear = _wear(rng)
+    age = rng.random()
+    wear = _wear(age, rng)
     varied = [vary(size, rng, scale) for size in SIZES]
     sizes = tuple(replace(size, disc=size.disc * (1 - 0.5 * w)) for size, w in zip(varied, wear, strict=True))
     tilts = _tilts(rng)
@@ -56,12 +60,11 @@ def draw_spine(rng: np.random.Generator) -> Spine:
         middle = _rotation((tilts[i] + following) / 2, bend * (level + 0.5) / 2, 0.0)
         # Each body stands a little behind or in front of its neighbour, as in any real column.
         place = place - middle[2] * pitch + np.array([0.0, rng.normal(0, 0.35), 0.0])
-    return Spine(sizes, tuple(frames), tuple(pitches), tuple(wear), scale)
+    return Spine(sizes, tuple(frames), tuple(pitches), tuple(wear), age, scale)
 
 
-def _wear(rng: np.random.Generator) -> list[float]:
+def _wear(age: float, rng: np.random.Generator) -> list[float]:
     """Degeneration of every level's disc, 0 to 1: little in the young, most at C5 to C7 in the old."""
-    age = rng.random()
     usual = np.array([0, 0.3, 0.5, 0.6, 1.0, 1.1, 0.8, 0.4, 0.4, 0.4])
     return np.clip(age**1.5 * usual * rng.uniform(0.3, 1.4, 10), 0, 1).tolist()
 

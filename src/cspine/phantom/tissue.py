@@ -1,12 +1,16 @@
 """Everything of the neck that is not bone: skin, fat, muscles, airway, spinal canal, vessels, thyroid."""
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
 from numba import njit
+from numpy.typing import ArrayLike
+from scipy.interpolate import PchipInterpolator
 
 from cspine.phantom.canvas import Canvas
+from cspine.phantom.muscles import choose, draw_muscles, muscle_hu
 from cspine.phantom.solids import ellipse_distance, noise_at
 from cspine.phantom.spine import Spine
 
@@ -17,24 +21,27 @@ BACK = (86, 80, 74, 70, 70, 73, 76, 80, 84, 88)
 AIRWAY_X = (11, 13, 14, 12, 8, 5.5, 8, 8.5, 8.5, 8.5)
 AIRWAY_Y = (6, 6.5, 7, 7, 8, 9, 8, 8, 8, 8)
 PREVERTEBRAL = (4, 4, 4.5, 5, 8, 11, 12, 12, 12, 12)
-MUSCLES = 46
+PIRIFORM = (0, 0, 0, 2.5, 5, 0, 0, 0, 0, 0)  # half axis of the two sinuses beside the larynx
+TABLE_SHARE = 0.7
 TILE = 8
 MUSCLE = 1e6  # stands for "not decided yet" among HU
 
 
 @dataclass(frozen=True)
 class Tissue:
-    """Columns over z, one row a slice, and the muscles' seeds.
+    """Columns over z, one row a slice.
 
-    outline: middle x, y, half width, front, back. tubes: x, y, half axes of the airway, then of the canal. vessels:
-    (slices, n, 4) x, y, radius, HU. seeds: (slices, m, 2) x, y. muscle_hu: (m,).
+    outline: middle x, y, half width, front, back. tubes: x, y, half axes of the airway, then of the canal, then the
+    half axis of the piriform sinuses. vessels: (slices, n, 4) x, y, radius, HU. muscles: as `draw_muscles` says.
+    plump_mm: how far muscles fill the gaps between them.
     """
 
     outline: np.ndarray
     tubes: np.ndarray
     vessels: np.ndarray
-    seeds: np.ndarray
+    muscles: np.ndarray
     muscle_hu: np.ndarray
+    plump_mm: float
     fat_mm: float
 
 
@@ -47,8 +54,9 @@ def paint_tissue(canvas: Canvas, spine: Spine, rng: np.random.Generator) -> None
         tissue.outline,
         tissue.tubes,
         tissue.vessels,
-        tissue.seeds,
+        tissue.muscles,
         tissue.muscle_hu,
+        tissue.plump_mm,
         tissue.fat_mm,
         canvas.noise,
     )
@@ -72,27 +80,25 @@ def draw_tissue(z_mm: np.ndarray, spine: Spine, rng: np.random.Generator) -> Tis
     sizes = np.array([[s.canal_width / 2, s.canal_depth / 2] for s in spine.sizes])
     sizes[0] = 11.0, 9.5
     tubes = np.column_stack(
-        [front[:, 0], airway_y, np.array(AIRWAY_X) * rng.uniform(0.8, 1.15), AIRWAY_Y, canal[:, :2], sizes]
+        [front[:, 0], airway_y, np.array(AIRWAY_X) * rng.uniform(0.8, 1.15), AIRWAY_Y, canal[:, :2], sizes, PIRIFORM]
     )
+    muscles, hu = draw_muscles(levels, at_level(canal), grow, rng)
     return Tissue(
         outline=np.column_stack([centre, at_level(shape)]),
         tubes=at_level(tubes),
         vessels=_vessels(levels, at_level(front), rng),
-        seeds=_muscle_seeds(levels, at_level(canal), rng),
-        muscle_hu=np.where(rng.random(MUSCLES) < 0.05, rng.uniform(-30, 30, MUSCLES), rng.normal(56, 4, MUSCLES)),
+        muscles=muscles,
+        muscle_hu=hu,
+        plump_mm=rng.uniform(3.0, 8.0),
         fat_mm=fat_mm,
     )
 
 
-def _interpolator(levels: np.ndarray):
-    low = np.clip(levels.astype(int), 0, 8)
-    part = levels - low
-    # Smooth steps between the levels keep the outline free of kinks.
-    part = (part * part * (3 - 2 * part))[:, None] * 0.5 + part[:, None] * 0.5
+def _interpolator(levels: np.ndarray) -> Callable[[ArrayLike], np.ndarray]:
+    """A smooth function from values at C1 to T3 to values on every slice."""
 
-    def at_level(values: np.ndarray) -> np.ndarray:
-        values = np.asarray(values, float)
-        return values[low] * (1 - part) + values[low + 1] * part
+    def at_level(values: ArrayLike) -> np.ndarray:
+        return PchipInterpolator(np.arange(10.0), np.asarray(values, float))(levels)
 
     return at_level
 
@@ -115,38 +121,20 @@ def _vessels(levels: np.ndarray, front: np.ndarray, rng: np.random.Generator) ->
     return np.stack(found, 1)
 
 
-def _muscle_seeds(levels: np.ndarray, canal: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-    """Voronoi seeds: their cells are muscles, the seams between them thin fat. Symmetric up to a jitter."""
-    half = MUSCLES // 2
-    angle = 0.5 * math.pi * (1 - 2 * rng.random(half) ** 1.6)  # 0 is left, positive is backwards, where most are
-    radius = 16 + 46 * np.sqrt(rng.random(half))
-    x = np.abs(radius * np.cos(angle)) + 4
-    y = radius * np.sin(angle)
-    xs, ys = np.concatenate([x, -x]), np.concatenate([y, y])
-    xs, ys = xs + rng.normal(0, 2, MUSCLES), ys + rng.normal(0, 2, MUSCLES)
-    phase, drift = rng.uniform(0, 6, MUSCLES), rng.normal(0, 1.6, (2, MUSCLES))
-    swing = 2.5 * np.sin(levels[:, None] * 0.7 + phase)
-    spread = 1 + 0.06 * np.clip(levels - 5.5, 0, 4)[:, None]
-    seeds_x = canal[:, :1] + (xs + (levels[:, None] - 4) * drift[0] + swing) * spread
-    return np.stack([seeds_x, canal[:, 1:2] + ys + (levels[:, None] - 4) * drift[1] + 0.7 * swing], 2)
-
-
-@njit(cache=True, fastmath=True)
-def _muscle(x, y, swerve_x, swerve_y, seeds, muscle_hu, chosen, step):
-    """HU of muscle with its fat seams at a point; `chosen` are the seeds that matter here."""
-    x, y = x + swerve_x, y + swerve_y
-    first, second, which = 1e9, 1e9, 0
-    for s in chosen:
-        dx, dy = x - seeds[s, 0], y - seeds[s, 1]
-        d = dx * dx + dy * dy
-        if d < first:
-            second, first, which = first, d, s
-        elif d < second:
-            second = d
-    seam = math.sqrt(second) - math.sqrt(first)
-    width = max(0.35 + 0.25 * swerve_x, 0.0)
-    fat = min(max((width + 0.5 * step - 0.5 * seam) / step, 0.0), min(1.0, 2.0 * width / step))
-    return muscle_hu[which] * (1 - fat) - 85.0 * fat
+def paint_table(canvas: Canvas, spine: Spine, rng: np.random.Generator) -> None:
+    """The curved head holder behind the patient: two thin plates with foam between, the same on every slice."""
+    there, lift, radius = rng.random() < TABLE_SHARE, rng.uniform(0, 6), rng.uniform(160, 320)
+    if not there:
+        return
+    grid = canvas.grid
+    x = grid.origin[0] + grid.pixel_mm * np.arange(grid.shape[2]) - spine.frames[1].origin[0]
+    y = grid.origin[1] + grid.pixel_mm * np.arange(grid.shape[1]) - spine.frames[1].origin[1]
+    back = 1.12 * spine.scale * max(BACK[:4]) + 8.0 + lift
+    below = y[:, None] - (back - radius + np.sqrt(np.maximum(radius**2 - x[None] ** 2, 0)))
+    plate = np.minimum(abs(below), abs(below - 14.0)) < 0.5 * max(1.6, grid.pixel_mm)
+    table = np.where(plate, -250.0, np.where((below > 0) & (below < 14), -940.0, -1000.0)).astype(np.float32)
+    for image in canvas.hu:
+        np.maximum(image, table, out=image)
 
 
 @njit(cache=True, fastmath=True)
@@ -160,27 +148,14 @@ def _swerve(x, y, wz, side, noise, swerve):
 
 
 @njit(cache=True, fastmath=True)
-def _choose(x, y, reach, seeds, chosen):
-    """Write the seeds that can be first or second within `reach` of a point to `chosen`; how many."""
-    first, second = 1e9, 1e9
-    for s in range(seeds.shape[0]):
-        d = math.hypot(x - seeds[s, 0], y - seeds[s, 1])
-        if d < first:
-            second, first = first, d
-        elif d < second:
-            second = d
-    count = 0
-    for s in range(seeds.shape[0]):
-        if math.hypot(x - seeds[s, 0], y - seeds[s, 1]) <= second + 2.0 * reach:
-            chosen[count] = s
-            count += 1
-    return count
-
-
-@njit(cache=True, fastmath=True)
-def _tube(x, y, tube, vessels, step):
+def _tube(x, y, wz, tube, vessels, step, noise):
     """HU at a point in the airway, the canal or a vessel; MUSCLE elsewhere."""
     air = ellipse_distance(x - tube[0], y - tube[1], 0.0, tube[2], tube[3], 99.0)
+    if tube[8] > 0.5:
+        beside = ellipse_distance(abs(x - tube[0]) - 13.0, y - tube[1] - 3.0, 0.0, tube[8], 0.6 * tube[8], 99.0)
+        air = min(air, beside)
+    if air < 6.0:
+        air += 1.1 * noise_at(noise, x / 5.0, y / 5.0, wz / 6.0)
     if air < 3.0:
         share = min(max(0.5 - air / step, 0.0), 1.0)
         return 45.0 * (1 - share) - 1000.0 * share
@@ -190,6 +165,8 @@ def _tube(x, y, tube, vessels, step):
         if cord < 0:
             return 38.0
         return 12.0 if canal < -1.2 else -30.0
+    if canal < 3.0:
+        return -70.0
     for v in range(vessels.shape[0]):
         if math.hypot(x - vessels[v, 0], y - vessels[v, 1]) < vessels[v, 2]:
             return vessels[v, 3]
@@ -200,7 +177,7 @@ def _tube(x, y, tube, vessels, step):
 def _near_tube(x, y, reach, tube, vessels):
     """Whether a circle touches the airway (with its wall), the canal or a vessel."""
     for t in range(0, 8, 4):
-        if math.hypot(x - tube[t], y - tube[t + 1]) < reach + max(tube[t + 2], tube[t + 3]) + 3.0:
+        if math.hypot(x - tube[t], y - tube[t + 1]) < reach + max(tube[t + 2], tube[t + 3], 4.0 * tube[8]) + 6.0:
             return True
     for v in range(vessels.shape[0]):
         if math.hypot(x - vessels[v, 0], y - vessels[v, 1]) < reach + vessels[v, 2]:
@@ -209,12 +186,12 @@ def _near_tube(x, y, reach, tube, vessels):
 
 
 @njit(cache=True, fastmath=True)
-def _paint_tissue(hu, numbers, outline, tubes, vessels, seeds, muscle_hu, fat_mm, noise):
+def _paint_tissue(hu, numbers, outline, tubes, vessels, muscles, hu_of, plump, fat_mm, noise):
     """Paint tile by tile, so that a voxel asks only for what can lie in its tile."""
     step = numbers[4]
     reach = 0.71 * TILE * step
     half = 0.5 * TILE * step
-    chosen = np.empty(seeds.shape[1], np.int64)
+    chosen = np.empty(muscles.shape[1], np.int64)
     swerve = np.empty((2, 2, 2))
     for k in range(hu.shape[0]):
         shape = outline[k]
@@ -226,12 +203,12 @@ def _paint_tissue(hu, numbers, outline, tubes, vessels, seeds, muscle_hu, fat_mm
                     continue
                 _swerve(x - half, y - half, numbers[2] - k * numbers[3], 2.0 * half, noise, swerve)
                 aside_x, aside_y = np.mean(swerve[:, :, 0]), np.mean(swerve[:, :, 1])
-                # Within a tile the seams swerve by no more than about 3 mm from their mean.
-                count = _choose(x + aside_x, y + aside_y, reach + 3.0, seeds[k], chosen)
-                muscles = (seeds[k], muscle_hu, chosen[:count], swerve)
+                # Within a tile the seams swerve by no more than about 2 mm from their mean.
+                count = choose(x + aside_x, y + aside_y, reach + 2.0, plump, muscles[k], chosen)
+                here = (muscles[k], hu_of, plump, chosen[:count], swerve)
                 inner = outside < -2.0 * fat_mm - 12.0 - 1.5 * reach
                 hollow = _near_tube(x, y, reach, tubes[k], vessels[k])
-                _tile(hu, numbers, (k, j, i), shape, tubes[k], vessels[k], muscles, fat_mm, noise, inner, hollow)
+                _tile(hu, numbers, (k, j, i), shape, tubes[k], vessels[k], here, fat_mm, noise, inner, hollow)
 
 
 @njit(cache=True, fastmath=True)
@@ -253,7 +230,7 @@ def _tile(hu, numbers, corner, shape, tube, vessels, muscles, fat_mm, noise, inn
     """Paint one tile; `inner` tiles lie under the fat, only `hollow` ones hold airway, canal or vessels."""
     k, step = corner[0], numbers[4]
     wz = numbers[2] - k * numbers[3]
-    seeds, muscle_hu, chosen, swerve = muscles
+    ellipses, hu_of, plump, chosen, swerve = muscles
     for j in range(corner[1], min(corner[1] + TILE, hu.shape[1])):
         y = numbers[1] + j * step
         for i in range(corner[2], min(corner[2] + TILE, hu.shape[2])):
@@ -270,10 +247,10 @@ def _tile(hu, numbers, corner, shape, tube, vessels, muscles, fat_mm, noise, inn
                 elif d > -1.6 - fat:
                     value = -100.0 + 12.0 * noise_at(noise, x / 4.0, y / 4.0, wz / 4.0)
             if hollow and value == MUSCLE:
-                value = _tube(x, y, tube, vessels, step)
+                value = _tube(x, y, wz, tube, vessels, step, noise)
             if value == MUSCLE:
                 across, down = (i - corner[2]) / TILE, (j - corner[1]) / TILE
                 sx = _between(swerve[:, :, 0], across, down)
                 sy = _between(swerve[:, :, 1], across, down)
-                value = _muscle(x, y, sx, sy, seeds, muscle_hu, chosen, step)
+                value = muscle_hu(x, y, sx, sy, ellipses, hu_of, plump, chosen, step)
             hu[k, j, i] = share * value - 1000.0 * (1 - share)

@@ -2,17 +2,21 @@
 
 C1 has no body: its origin is the middle of the ring. Linear dimensions are rounded after Panjabi et al., Cervical human
 vertebrae: quantitative three-dimensional anatomy of the middle and lower regions, Spine 16(8), 1991, 861-869, and
-Panjabi et al., Thoracic human vertebrae, Spine 16(8), 1991, 888-901.
+Panjabi et al., Thoracic human vertebrae, Spine 16(8), 1991, 888-901. They measured end plates; the widths of C3 to C7
+here include the uncinate rims beside them.
 """
 
 from dataclasses import dataclass, replace
 
 import numpy as np
 
-from cspine.phantom.solids import beam, box, chain, ellipsoid, mirrored, vertebral_body
+from cspine.phantom.solids import beam, box, canal, chain, ellipsoid, mirrored, vertebral_body
 
 # Of people with an inborn gap in the middle of the posterior arch of C1, smooth and corticated: no fracture.
 CLEFT_SHARE = 0.04
+# Of patients with a visible line between dens and body, and of C4 to C6 with a limbus: an unfused front corner.
+GROWTH_LINE_SHARE = 0.3
+LIMBUS_SHARE = 0.025
 
 
 @dataclass(frozen=True)
@@ -54,15 +58,15 @@ class Size:
 
 SIZES = (
     Size("C1", 0, 0, 0, 12.0, 28.0, 30.0, 3.0, 0.0, 38.0, 3.2, 0.0),
-    Size("C2", 16.0, 17.5, 15.6, 19.0, 24.5, 17.0, 17.0, 0.35, 27.0, 2.9, 5.0, bifid=4.5),
-    Size("C3", 15.8, 17.2, 15.3, 12.4, 22.9, 15.5, 12.5, 0.50, 25.0, 2.9, 5.2, bifid=3.6),
-    Size("C4", 16.8, 17.5, 15.5, 12.2, 24.0, 15.0, 12.5, 0.55, 26.0, 3.0, 5.2, bifid=3.6),
-    Size("C5", 17.5, 19.0, 16.0, 12.2, 24.9, 15.0, 14.5, 0.58, 27.0, 3.0, 5.4, bifid=3.2),
-    Size("C6", 18.8, 21.5, 17.0, 12.2, 25.5, 15.2, 21.0, 0.70, 28.5, 3.0, 5.6, bifid=2.0),
-    Size("C7", 21.5, 23.2, 17.2, 13.4, 24.5, 14.8, 30.0, 0.74, 32.0, 1.3, 5.4),
-    Size("T1", 25.0, 27.0, 16.6, 15.0, 21.5, 15.5, 30.0, 0.80, 37.0, 0.0, 4.2, pillar_lift=1.0),
-    Size("T2", 25.0, 27.0, 17.6, 16.5, 19.0, 15.2, 29.0, 1.0, 35.0, 0.0, 4.2, pillar_lift=1.0),
-    Size("T3", 24.0, 27.0, 18.6, 17.0, 18.0, 15.0, 29.0, 1.1, 32.0, 0.0, 4.4, pillar_lift=1.0),
+    Size("C2", 18.0, 19.5, 15.6, 19.0, 24.5, 17.0, 17.0, 0.35, 27.0, 2.9, 5.0, bifid=4.5),
+    Size("C3", 20.5, 20.0, 15.3, 12.4, 22.9, 15.5, 12.5, 0.50, 25.5, 2.9, 5.2, bifid=3.6),
+    Size("C4", 21.0, 20.6, 15.5, 12.2, 24.0, 15.0, 12.5, 0.55, 26.5, 3.0, 5.2, bifid=3.6),
+    Size("C5", 21.8, 22.0, 16.0, 12.2, 24.9, 15.0, 14.5, 0.58, 27.5, 3.0, 5.4, bifid=3.2),
+    Size("C6", 23.4, 24.4, 17.0, 12.2, 25.5, 15.2, 21.0, 0.70, 29.0, 3.0, 5.6, bifid=2.0),
+    Size("C7", 26.0, 26.4, 17.2, 13.4, 24.5, 14.8, 30.0, 0.74, 33.0, 1.3, 5.4),
+    Size("T1", 27.0, 28.0, 16.6, 15.0, 21.5, 15.5, 30.0, 0.80, 37.0, 0.0, 4.2, pillar_lift=1.0),
+    Size("T2", 26.5, 28.0, 17.6, 16.5, 19.0, 15.2, 29.0, 1.0, 35.0, 0.0, 4.2, pillar_lift=1.0),
+    Size("T3", 25.0, 28.0, 18.6, 17.0, 18.0, 15.0, 29.0, 1.1, 32.0, 0.0, 4.4, pillar_lift=1.0),
 )
 
 
@@ -85,36 +89,57 @@ def vertebra(size: Size, pitch_mm: float, wear: float, rng: np.random.Generator)
     elif size.name.startswith("T"):
         parts = thoracic(size, pitch_mm)
     else:
-        parts = subaxial(size, pitch_mm, rng)
-    return [*parts, *osteophytes(size, wear, rng), *vessel_canals(size, rng)]
+        parts = subaxial(size, pitch_mm, wear, rng)
+    return [*parts, *osteophytes(size, wear, rng), *vessel_canals(size, rng), *growth_lines(size, rng)]
 
 
 def osteophytes(size: Size, wear: float, rng: np.random.Generator) -> list[np.ndarray]:
-    """Spurs along the front edges of worn end plates; `wear` runs from 0 to 1."""
-    edges = [z for z in (-1, 1) if rng.random() < wear and (size.name != "C2" or z < 0)]
-    return [
-        ellipsoid(
-            (rng.uniform(-4, 4), -size.half_depth - 0.3, z * (size.height / 2 - 1.0)),
-            (rng.uniform(3, 6), 1.5 + 2.5 * wear * rng.random(), 1.7),
-            blend=2,
-        )
-        for z in edges
-    ]
+    """Spurs of a worn segment at the front and rear edges of the end plates, and pits in them; `wear` is 0 to 1."""
+    parts = []
+    half = size.height / 2
+    for z in (-1, 1):
+        front, rear, pit = rng.random(3) < wear * np.array([1.0, 0.5, 0.25])
+        if size.name == "C2" and z > 0:
+            continue
+        if front:
+            place = (rng.uniform(-4, 4), -size.half_depth - 0.3, z * (half - 1.0))
+            parts.append(ellipsoid(place, (rng.uniform(3, 6), 1.5 + 2.5 * wear * rng.random(), 1.7), blend=2))
+        if rear:
+            place = (rng.uniform(-7, 7), size.half_depth + 0.2, z * (half - 0.6))
+            parts.append(ellipsoid(place, (rng.uniform(2, 4), 1.0 + 1.2 * wear * rng.random(), 1.3), blend=1.5))
+        if pit:
+            place = (rng.uniform(-4, 4), rng.uniform(-3, 3), z * half)
+            parts.append(ellipsoid(place, (rng.uniform(1.5, 3), rng.uniform(1.5, 3), rng.uniform(1, 2.2)), cut=True))
+    return parts
+
+
+def growth_lines(size: Size, rng: np.random.Generator) -> list[np.ndarray]:
+    """Remnants of growth that are no fractures: the line under the dens, a corner that never fused with its body."""
+    line, corner = rng.random(2)
+    if size.name == "C2" and line < GROWTH_LINE_SHARE:
+        place = (0.0, 0.2, size.height / 2 - rng.uniform(1.0, 2.5))
+        return [
+            ellipsoid(place, (rng.uniform(3, 4.5), rng.uniform(3, 4.2), rng.uniform(0.25, 0.45)), blend=0.3, cut=True)
+        ]
+    if size.name in ("C4", "C5", "C6") and corner < LIMBUS_SHARE:
+        y, z = -size.half_depth + 3.2, size.height / 2 - 2.6
+        return [box((0, y, z), (7.0, 0.45, 3.8), 0.4, shear=-1.0, blend=0.6, cut=True)]
+    return []
 
 
 def vessel_canals(size: Size, rng: np.random.Generator) -> list[np.ndarray]:
     """Canals of nutrient vessels: thin dark lines like fractures, but with a cortex of their own and a blind end."""
-    deep, hole = size.half_depth, rng.uniform(0.5, 0.8)
+    deep, hole = size.half_depth, rng.uniform(0.3, 0.55)
     z = rng.uniform(-1.5, 1.5)
-    cuts = [beam((0, deep + 0.5, z), (0, deep - rng.uniform(2, 6), z), (1.6 * hole, hole), blend=0.5, cut=True)]
-    for _ in range(rng.integers(2, 6)):
+    cuts = [beam((0, deep + 0.5, z), (0, deep - rng.uniform(2, 7), z), (2.0 * hole, hole), blend=0.5, cut=True)]
+    for _ in range(rng.integers(1, 5)):
         x, z = rng.uniform(-6, 6), rng.uniform(-0.3, 0.3) * size.height
         front = ((x, -deep - 1, z), (x * 0.7, -deep + rng.uniform(3, 8), z + rng.uniform(-2, 2)))
         px, py = size.pillar
         sign = rng.choice([-1.0, 1.0])
         side = ((sign * (px + 7), py, z), (sign * (px + rng.uniform(-3, 2)), py + rng.uniform(-2, 2), z))
         start, end = front if rng.random() < 0.5 else side
-        cuts.append(beam(start, end, (rng.uniform(0.3, 0.55),) * 2, blend=0.4, cut=True))
+        cuts.append(beam(start, end, (rng.uniform(0.2, 0.42),) * 2, blend=0.3, cut=True))
     return cuts
 
 
@@ -122,19 +147,27 @@ def atlas(size: Size, rng: np.random.Generator) -> list[np.ndarray]:
     """C1: two lateral masses, a thin arch before and behind, wide transverse processes, no body."""
     s = size.canal_width / 28.0
     arch = 23.5 * s + rng.uniform(-1, 1)
-    side = [
-        box((17.0 * s, -5.0, 0), (6.5, 9.0, 9.0), rounding=4.0, blend=3),
-        beam((13 * s, -12, 0), (5.5 * s, -16.5, 0), (3.2, 5.2)),
-        beam((6.5 * s, -16.2, 0), (0, -17.8, 0), (2.6, 5.4)),
-        beam((17 * s, 3, 0.5), (14.5 * s, 11.5, -0.5), (2.6, 3.0), blend=3),
-        beam((14.5 * s, 11.5, -0.5), (8.5 * s, arch - 3.5, -0.5), (2.7, 3.6)),
-        beam((8.5 * s, arch - 3.5, -0.5), (0, arch, 0), (2.8, 4.4)),
-        beam((21 * s, -4, 0), (size.transverse - 3.0, 0, -1), (3.6, 5.0), (3.0, 3.6), blend=3),
-        beam((22 * s, -8, 0), (size.transverse - 6.0, -3, -1), (2.0, 4.0), (2.0, 3.0), blend=2),
-        beam((27.0 * s, -2.8, -14), (27.0 * s, -2.8, 14), (size.foramen, size.foramen), blend=0.8, cut=True),
+    front = [(12.5 * s, -12.5, 0.3), (9.0 * s, -15.6, 0), (4.8 * s, -17.4, 0), (0, -18.2, 0)]
+    back = [
+        (16.0 * s, 4.0, 0),
+        (15.2 * s, 10.0, -0.5),
+        (12.2 * s, arch - 7.5, -0.8),
+        (7.2 * s, arch - 2.8, -0.6),
+        (0, arch - 0.3, 0),
     ]
-    groove = beam((20 * s, 7, 5.5), (11 * s, 15, 5.5), (2.6, 2.6), blend=1, cut=True)  # of the vertebral artery
-    tubercles = [ellipsoid((0, -19.5, 0), (2.6, 2.2, 3.6)), ellipsoid((0, arch + 1.8, 0.5), (2.4, size.spinous, 3.2))]
+    side = [
+        box((16.6 * s, -4.5, 0), (6.4, 9.6, 8.4), rounding=5.5, blend=3),
+        ellipsoid((13.5 * s, -9.5, 0.5), (4.5, 4.0, 6.0), blend=3),
+        *chain(front, (2.5, 5.0), blend=0.6),
+        *chain(back, (2.4, 3.6), blend=0.6),
+        beam((21 * s, -2, 0.5), (size.transverse - 3.0, 1.5, -1), (3.0, 4.0), (3.2, 3.2), blend=3),
+        beam((21 * s, -7, 0), (31.0 * s, -5.0, -1), (1.9, 3.6), (1.9, 2.6), blend=2),
+        beam((31.0 * s, -5.0, -1), (size.transverse - 3.5, 0.5, -1), (1.9, 2.6), (2.2, 2.6), blend=2),
+        beam((26.8 * s, -2.4, -14), (26.8 * s, -2.4, 14), (size.foramen, size.foramen), blend=0.8, cut=True),
+    ]
+    groove = beam((20 * s, 7, 4.8), (11 * s, 15, 4.8), (2.4, 2.4), blend=1, cut=True)  # of the vertebral artery
+    tubercles = [ellipsoid((0, -19.3, 0), (3.2, 2.0, 3.8), blend=2)]
+    tubercles.append(ellipsoid((0, arch + 1.6, 0.5), (2.6, size.spinous, 3.4), blend=2))
     parts = [*mirrored([*side, groove]), *tubercles]
     if rng.random() < CLEFT_SHARE:
         parts.append(beam((0.5, arch, -12), (-0.5, arch, 12), (1.3, 9.0), up=(0, 1, 0), blend=1.5, cut=True))
@@ -162,11 +195,14 @@ def axis(size: Size, pitch_mm: float, rng: np.random.Generator) -> list[np.ndarr
     return [*middle, *mirrored(side), *_spinous(size, (3.4, 6.6), -3.5), _canal(size), *mirrored([foramen])]
 
 
-def subaxial(size: Size, pitch_mm: float, rng: np.random.Generator) -> list[np.ndarray]:
-    """C3 to C7: uncinate body, pedicles, articular pillars, transverse processes with a foramen, laminae, spine."""
+def subaxial(size: Size, pitch_mm: float, wear: float, rng: np.random.Generator) -> list[np.ndarray]:
+    """C3 to C7: uncinate body, pedicles, articular pillars, transverse processes with a foramen, laminae, spine.
+
+    Worn joints thicken: uncinate processes and pillars grow by up to 1 mm.
+    """
     half_width = (size.top_width + size.bottom_width) / 4
     x, y = size.pillar
-    hole = half_width + 5.2
+    hole = half_width + size.foramen + 0.4
     end = size.transverse
     body = vertebral_body(
         (0, 0, 0),
@@ -175,24 +211,24 @@ def subaxial(size: Size, pitch_mm: float, rng: np.random.Generator) -> list[np.n
         (size.top_width / 2, size.half_depth * 0.97),
         waist=0.10,
         dish=0.9,
-        uncus=2.8 if size.name != "C7" else 1.8,
+        uncus=(3.2 if size.name != "C7" else 2.2) + wear,
     )
+    wing = hole + size.foramen + 1.0  # the bridge beside the foramen, from the front to the rear tubercle
     side = [
-        beam((half_width * 0.75, size.half_depth - 3.0, 0.5), (x, y - 2.0, 0.5), (2.5, 3.3), blend=3),
-        box((x, y, 0), (5.6, 6.6, pitch_mm * 0.46), 3.2, shear=0.9, blend=2.5),
-        beam((half_width * 0.8, -1.5, -1.0), (hole + 4.0, -2.2, -2.0), (1.5, 2.8), blend=2),
-        beam((x + 1, y - 3.5, 0.0), (end - 2.0, 3.0, -3.0), (1.9, 3.2), (2.0, 2.4), blend=2),
-        beam((hole + 3.8, -2.2, -2.0), (end - 2.0, 3.0, -3.0), (1.7, 2.2), blend=2),
-        ellipsoid((hole + 4.2, -2.8, -1.8), (2.3, 2.2, 3.6)),
-        *_lamina(size, 2.1, 6.0, -0.8),
+        beam((half_width * 0.8, size.half_depth - 3.0, 0.8), (x, y - 2.0, 0.5), (2.4, 3.2), blend=3),
+        box((x, y, 0), (5.8 + wear, 5.8 + 0.5 * wear, pitch_mm * 0.46), 4.6, shear=0.9, blend=2.5),
+        beam((half_width * 0.85, -2.4, -0.5), (wing - 1.5, -3.9, -2.0), (1.5, 2.6), (1.5, 2.0), blend=2),
+        ellipsoid((wing - 0.5, -4.2, -1.8), (1.9, 2.2, 3.4), blend=2),
+        beam((x - 1.0, 6.0, 0.0), (end - 2.0, 3.0, -3.2), (2.2, 2.8), (2.2, 2.6), blend=2.5),
+        beam((wing - 0.3, -3.4, -2.6), (end - 3.0, 2.2, -3.6), (1.7, 2.0), blend=2),
+        *_lamina(size, 1.9, 6.0, -0.8),
     ]
-    canal = _canal(size)
     left, right = (size.foramen * rng.uniform(0.85, 1.15) for _ in range(2))
     cuts = [
-        beam((sign * hole, 1.8, -12), (sign * hole, 1.2, 12), (radius, radius * 0.95), blend=0.8, cut=True)
+        beam((sign * hole, 0.6, -12), (sign * hole, 0.2, 12), (radius, radius * 0.95), blend=0.8, cut=True)
         for sign, radius in ((1, left), (-1, right))
     ]
-    return [body, *mirrored(side), *_spinous(size, (2.4, 4.4), -1.0), canal, *cuts]
+    return [body, *mirrored(side), *_spinous(size, (2.3, 4.4), -1.0), _canal(size), *cuts]
 
 
 def thoracic(size: Size, pitch_mm: float) -> list[np.ndarray]:
@@ -259,8 +295,8 @@ def _spinous(size: Size, root: tuple[float, float], z: float) -> list[np.ndarray
 
 
 def _canal(size: Size) -> np.ndarray:
-    radii = (size.canal_width / 2, size.canal_depth / 2)
-    return beam((0, size.canal_y, -30), (0, size.canal_y, 30), radii, up=(0, 1, 0), blend=1.5, cut=True)
+    half = size.canal_depth / 2
+    return canal((0, size.canal_y, 0), size.canal_width / 2 + 1.5, half, half + 2.5)
 
 
 def _tilt(angle: float) -> np.ndarray:
