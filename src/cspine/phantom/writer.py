@@ -20,18 +20,18 @@ from cspine.anatomy import LEVELS, OVERALL, TARGETS
 from cspine.config import differences
 from cspine.errors import UserError
 from cspine.paths import read_json, write_json
-from cspine.phantom.anatomy import draw_grid, draw_patient, render
+from cspine.phantom.anatomy import draw_grid, draw_patient, render, vertebrae
 from cspine.phantom.canvas import Canvas, Grid
 from cspine.phantom.dicom_files import file_numbers, write_mask, write_series
-from cspine.phantom.fractures import Fracture, cracks_by_level, draw_fractures
+from cspine.phantom.fractures import FRACTURE_COLUMNS, Fracture, cracks_by_level, describe, draw_fractures, mark_missed
 from cspine.phantom.labels import StudyPlan, plan_study
 from cspine.phantom.scanner import draw_scanner, scan
+from cspine.phantom.visibility import visibility
 from cspine.tables import BOX_COLUMNS, STUDY, write_table
 
 VERSION = 1
 MARKER = "phantom.json"
 RECORDS = ".records"
-FRACTURE_COLUMNS = (STUDY, "level", "type", "gap_mm", "n_slices")
 SMALLEST_BOX_VOXELS = 3
 
 
@@ -73,9 +73,11 @@ def make_study(out: Path, order: Order, plan: StudyPlan) -> None:
     scanner = draw_scanner(order.spacing_mm, rng)
     signed = bool(rng.random() < 0.5)
     numbers = file_numbers(plan, canvas.grid.shape[0])
+    patient = draw_patient(plan.rng("anatomy"))
+    seen = [visibility(f, canvas, patient, scanner.blur_mm, scanner.noise_hu) for f in fractures]
     record = {
         "boxes": find_boxes(canvas.truth, fractures, numbers, plan) if plan.has_boxes else [],
-        "fractures": [_describe(fracture, canvas.truth) for fracture in fractures],
+        "fractures": [describe(f, canvas, numbers, v) for f, v in zip(fractures, seen, strict=True)],
     }
     if plan.has_mask:
         write_mask(out / "segmentations" / f"{plan.uid}.nii", canvas.label, canvas.grid)
@@ -91,8 +93,10 @@ def render_study(plan: StudyPlan, matrix: int, spacing_mm: float) -> tuple[Canva
     rng = plan.rng("anatomy")
     spine, bone, seeds = draw_patient(rng)
     grid: Grid = draw_grid(spine, matrix, spacing_mm, rng)
-    fractures = draw_fractures(plan.levels, spine, plan.rng("fractures"))
-    return render(grid, spine, bone, seeds, cracks_by_level(fractures)), fractures
+    fractures = draw_fractures(plan.levels, spine, vertebrae(spine, seeds), plan.rng("fractures"))
+    canvas = render(grid, spine, bone, seeds, cracks_by_level(fractures))
+    mark_missed(canvas, fractures, spine)
+    return canvas, fractures
 
 
 def find_boxes(
@@ -175,11 +179,6 @@ def _record_file(out: Path, plan: StudyPlan) -> Path:
     return out / RECORDS / f"{plan.split}-{plan.index}.json"
 
 
-def _describe(fracture: Fracture, truth: np.ndarray) -> dict[str, Any]:
-    slices = int((truth == fracture.number).any((1, 2)).sum())
-    return {"level": LEVELS[fracture.level], "type": fracture.kind, "gap_mm": fracture.gap_mm, "n_slices": slices}
-
-
 def _write_tables(out: Path, made: list[tuple[StudyPlan, dict[str, Any]]]) -> None:
     train = [(plan, record) for plan, record in made if plan.split == "train"]
     test = [plan for plan, _ in made if plan.split == "test"]
@@ -187,7 +186,7 @@ def _write_tables(out: Path, made: list[tuple[StudyPlan, dict[str, Any]]]) -> No
     _write(out / "train.csv", (label_row(plan) for plan, _ in train), labels)
     _write(out / "test_answers.csv", map(label_row, test), labels)
     _write(out / "train_bounding_boxes.csv", _rows(train, "boxes"), (STUDY, *BOX_COLUMNS))
-    _write(out / "fractures.csv", _rows(made, "fractures"), FRACTURE_COLUMNS)
+    _write(out / "fractures.csv", _rows(made, "fractures"), (STUDY, *FRACTURE_COLUMNS))
     rows = [
         {"row_id": f"{plan.uid}_{target}", STUDY: plan.uid, "prediction_type": target}
         for plan in test
