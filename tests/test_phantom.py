@@ -125,7 +125,7 @@ def test_boxes_surround_the_fracture(dataset: Path) -> None:
     assert not boxes.duplicated([STUDY, "slice_number"]).any()
     for uid, group in boxes.groupby(STUDY):
         plan = plans[uid]
-        canvas, fractures = render_study(plan, ORDER.matrix, ORDER.spacing_mm)
+        canvas, fractures, _ = render_study(plan, ORDER.matrix, ORDER.spacing_mm)
         numbers = file_numbers(plan, len(canvas.truth)).tolist()
         levels = {f.number: f.level for f in fractures}
         for box in group.itertuples():
@@ -142,15 +142,15 @@ def _ids_by_level(levels: dict[int, int], on_slice: np.ndarray) -> list[list[int
 
 def test_truth_is_bone_of_its_level_that_lost_density() -> None:
     plan = next(p for k in range(60) if 5 in (p := plan_study(0, "train", k)).levels)
-    canvas, fractures = render_study(plan, 128, 2.0)
+    canvas, fractures, _ = render_study(plan, 128, 2.0)
     for fracture in fractures:
         assert set(np.unique(canvas.label[canvas.truth == fracture.number])) == {fracture.level + 1}
 
 
 def test_a_fracture_changes_nothing_elsewhere() -> None:
     plan = next(p for k in range(60) if len((p := plan_study(0, "train", k)).levels) == 1)
-    broken, _ = render_study(plan, 96, 2.5)
-    sound, _ = render_study(replace(plan, levels=()), 96, 2.5)
+    broken, _, _ = render_study(plan, 96, 2.5)
+    sound, _, _ = render_study(replace(plan, levels=()), 96, 2.5)
     assert broken.grid == sound.grid
     changed = broken.hu != sound.hu
     assert 0 < changed.sum() < 0.01 * changed.size
@@ -234,7 +234,7 @@ def test_shares_of_masks_numbering_and_direction() -> None:
 
 def test_ascending_studies_count_upwards_in_z_and_their_masks_still_fit(tmp_path: Path) -> None:
     plan = next(p for k in range(60) if (p := plan_study(0, "train", k)).ascending)
-    canvas, _ = render_study(plan, 64, 3.0)
+    canvas, _, _ = render_study(plan, 64, 3.0)
     write_series(tmp_path / "series", canvas.hu.astype(np.int16), canvas.grid, plan, 3.0, signed=True)
     write_mask(tmp_path / "mask.nii", canvas.label, canvas.grid)
     slices, volume = read_series(tmp_path / "series")

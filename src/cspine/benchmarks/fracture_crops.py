@@ -57,7 +57,7 @@ def make_sample(seed: int, index: int, fractured: bool) -> Sample:
         scan_rng = np.random.default_rng([seed, index, round(1000 * sampling)])
         grid = _grid_about(place, sampling)
         canvas = render(grid, spine, bone, seeds, cracks)
-        views.append(_views(scan(canvas.hu, grid, draw_scanner(sampling, scan_rng), scan_rng), sampling))
+        views.append(_views(scan(canvas.hu, grid, sampling, draw_scanner(scan_rng), scan_rng), sampling))
     return Sample(fractured, kind, fracture.gap_mm, tuple(views))
 
 

@@ -20,8 +20,9 @@ from cspine.anatomy import LEVELS, OVERALL, TARGETS
 from cspine.config import differences
 from cspine.errors import UserError
 from cspine.paths import read_json, write_json
-from cspine.phantom.anatomy import draw_grid, draw_patient, render, vertebrae
-from cspine.phantom.canvas import Canvas, Grid
+from cspine.phantom.acquisition import Acquisition, draw_acquisition
+from cspine.phantom.anatomy import draw_patient, render, vertebrae
+from cspine.phantom.canvas import Canvas
 from cspine.phantom.dicom_files import file_numbers, write_mask, write_series
 from cspine.phantom.fractures import FRACTURE_COLUMNS, Fracture, cracks_by_level, describe, draw_fractures, mark_missed
 from cspine.phantom.labels import StudyPlan, plan_study
@@ -68,9 +69,9 @@ def make_dataset(out: Path, order: Order, processes: int = 1) -> None:
 
 def make_study(out: Path, order: Order, plan: StudyPlan) -> None:
     """Render one study and write its files; its record, written last, says that it is done."""
-    canvas, fractures = render_study(plan, order.matrix, order.spacing_mm)
+    canvas, fractures, acquisition = render_study(plan, order.matrix, order.spacing_mm)
     rng = plan.rng("scanner")
-    scanner = draw_scanner(order.spacing_mm, rng)
+    scanner = draw_scanner(rng)
     signed = bool(rng.random() < 0.5)
     numbers = file_numbers(plan, canvas.grid.shape[0])
     patient = draw_patient(plan.rng("anatomy"))
@@ -83,20 +84,19 @@ def make_study(out: Path, order: Order, plan: StudyPlan) -> None:
         write_mask(out / "segmentations" / f"{plan.uid}.nii", canvas.label, canvas.grid)
     grid, painted = canvas.grid, canvas.hu
     del canvas  # its other volumes take more memory than the image
-    hu = scan(painted, grid, scanner, rng)
-    write_series(out / f"{plan.split}_images" / plan.uid, hu, grid, plan, scanner.thickness_mm, signed)
+    hu = scan(painted, grid, acquisition.thickness_mm, scanner, rng)
+    write_series(out / f"{plan.split}_images" / plan.uid, hu, grid, plan, acquisition.thickness_mm, signed)
     write_json(_record_file(out, plan), record)
 
 
-def render_study(plan: StudyPlan, matrix: int, spacing_mm: float) -> tuple[Canvas, list[Fracture]]:
-    """The study before the scanner saw it, with its fractures."""
-    rng = plan.rng("anatomy")
-    spine, bone, seeds = draw_patient(rng)
-    grid: Grid = draw_grid(spine, matrix, spacing_mm, rng)
+def render_study(plan: StudyPlan, matrix: int, spacing_mm: float | None) -> tuple[Canvas, list[Fracture], Acquisition]:
+    """The study before the scanner saw it, with its fractures, and how it is to be scanned."""
+    spine, bone, seeds = draw_patient(plan.rng("anatomy"))
+    acquisition = draw_acquisition(spine, plan, matrix, spacing_mm)
     fractures = draw_fractures(plan.levels, spine, vertebrae(spine, seeds), plan.rng("fractures"))
-    canvas = render(grid, spine, bone, seeds, cracks_by_level(fractures))
+    canvas = render(acquisition.grid, spine, bone, seeds, cracks_by_level(fractures))
     mark_missed(canvas, fractures, spine)
-    return canvas, fractures
+    return canvas, fractures, acquisition
 
 
 def find_boxes(
