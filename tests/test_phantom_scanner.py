@@ -71,8 +71,8 @@ def test_noise_power_is_the_ramp_times_the_square_of_the_kernels_transfer() -> N
     for kernel in (Kernel(0.3, 0.5), Kernel(0.6, 0.0)):
         found = power_of(noise_slices(kernel, 1.0))
         expected = found.centres * kernel.transfer(found.centres) ** 2
-        # Squares of 10 mm tell frequencies apart by about two rings of 0.1 cycles/mm.
-        np.testing.assert_allclose(found.power, expected / expected.max(), atol=0.2)
+        # Squares of 10 mm do not tell the innermost ring from the next.
+        np.testing.assert_allclose(found.power[1:], (expected / expected.max())[1:], atol=0.13)
         means.append(found.mean)
         assert found.mean == pytest.approx((found.centres * expected).sum() / expected.sum(), rel=0.1)
     assert means[0] > 1.5 * means[1]
