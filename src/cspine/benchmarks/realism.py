@@ -33,7 +33,7 @@ HISTOGRAM_HU = np.arange(-200, 1601, 20)
 FREQUENCIES = np.arange(0.1, 1.25, 0.1)  # cycles/mm
 EXPLAINED = (
     "",
-    "The distance of two histograms is the share of the body's voxels from -200 to 1,600 HU in another bin of 20 HU.",
+    "The distance of two histograms is the share of voxels from -200 to 1,600 HU that lie in another bin of 20 HU.",
     "Noise: quiet squares of muscle less their plane. Power: per area of the frequency plane, the greatest 1; - beyond",
     "what the pixels resolve.",
 )
@@ -41,11 +41,11 @@ EXPLAINED = (
 
 @dataclass(frozen=True)
 class Look:
-    """What one study looks like: HU of each tissue's voxels, of the body and of the vertebrae, and its noise."""
+    """What one study looks like: HU of each tissue's voxels, shares of the histograms' bins, noise."""
 
     name: str
     tissues: dict[str, np.ndarray]
-    histogram: np.ndarray  # of the body, its share in each of HISTOGRAM_HU's bins
+    histograms: dict[str, np.ndarray]
     noise: NoisePower
 
 
@@ -59,8 +59,9 @@ def realism_table(folders: Sequence[Path]) -> str:
         for row, what in enumerate(STATISTICS):
             cells = "".join(f"{column[row]:>16.0f}" for column in columns)
             lines.append(f"{tissue if row == 0 else '':22}{what:12}{cells}")
-    apart = [0.5 * np.abs(look.histogram - looks[0].histogram).sum() for look in looks]
-    lines.append(f"{'histogram, distance (0 to 1)':34}" + "".join(f"{value:>16.2f}" for value in apart))
+    for what in looks[0].histograms:
+        apart = [distance(look.histograms[what], looks[0].histograms[what]) for look in looks]
+        lines.append(f"{f'distance of histograms, {what}':34}" + "".join(f"{value:>16.2f}" for value in apart))
     return "\n".join([*lines, "", *_noise_lines(looks, heads), *EXPLAINED])
 
 
@@ -83,26 +84,31 @@ def _noise_lines(looks: Sequence[Look], heads: str) -> list[str]:
 def look_at(name: str, study: Study) -> Look:
     """Find the tissues and the noise of one study."""
     step_mm = study.geometry.pixel_spacing_mm
-    found: dict[str, list[np.ndarray]] = {tissue: [] for tissue in TISSUES}
-    histogram = np.zeros(len(HISTOGRAM_HU) - 1)
+    found: dict[str, list[np.ndarray]] = {}
+    body: list[np.ndarray] = []
     flat: list[tuple[np.ndarray, np.ndarray]] = []
     for pixels in study.volume[:: max(1, len(study.volume) // SLICES)]:
-        masks = soft_masks(pixels, step_mm)
-        for tissue, mask in masks.items():
-            found[tissue].append(pixels[mask])
+        smooth = cv2.GaussianBlur(pixels.astype(np.float32), (0, 0), BLUR_MM / step_mm[1], sigmaY=BLUR_MM / step_mm[0])
         inside = body_mask(pixels, BODY_HU, step_mm)
-        histogram += np.histogram(pixels[inside], HISTOGRAM_HU)[0]
+        masks = soft_masks(smooth, inside, step_mm)
+        for tissue, mask in masks.items():
+            found.setdefault(tissue, []).append(pixels[mask])
+        body.append(smooth[inside])
         flat.append((pixels, masks["muscle"]))
     cortical, trabecular = bone_voxels(study)
-    tissues = {tissue: np.concatenate(parts) for tissue, parts in found.items() if parts}
+    tissues = {tissue: np.concatenate(parts) for tissue, parts in found.items()}
     tissues |= {"trabecular bone": trabecular, "cortical bone": cortical}
-    return Look(name, tissues, histogram / max(histogram.sum(), 1), noise_power(flat, step_mm))
+    histograms = {"body": _shares(np.concatenate(body)), "bone": _shares(np.concatenate([cortical, trabecular]))}
+    return Look(name, tissues, histograms, noise_power(flat, step_mm))
 
 
-def soft_masks(pixels: np.ndarray, step_mm: tuple[float, float]) -> dict[str, np.ndarray]:
-    """Air about the patient, fat and muscle of one slice, int16 HU (y, x), each eroded; bool (y, x)."""
-    smooth = cv2.GaussianBlur(pixels.astype(np.float32), (0, 0), BLUR_MM / step_mm[1], sigmaY=BLUR_MM / step_mm[0])
-    body = body_mask(pixels, BODY_HU, step_mm)
+def distance(one: np.ndarray, other: np.ndarray) -> float:
+    """How far apart two histograms are: 0 the same, 1 without a bin in common."""
+    return float(0.5 * np.abs(one - other).sum())
+
+
+def soft_masks(smooth: np.ndarray, body: np.ndarray, step_mm: tuple[float, float]) -> dict[str, np.ndarray]:
+    """Air about the patient, fat and muscle of one blurred slice (y, x) in HU, each eroded; bool (y, x)."""
     masks = {
         "air": ~body & (smooth < AIR_HU),
         "fat": body & (smooth > FAT_HU[0]) & (smooth < FAT_HU[1]),
@@ -138,6 +144,11 @@ def _averaged(part: np.ndarray, step_mm: tuple[float, float, float]) -> np.ndarr
     small = [cv2.resize(p.astype(np.float32), (columns, rows), interpolation=cv2.INTER_AREA) for p in part]
     flat = np.stack(small).reshape(len(part), -1)
     return cv2.resize(flat, (flat.shape[1], slices), interpolation=cv2.INTER_AREA).reshape(slices, rows, columns)
+
+
+def _shares(hu: np.ndarray) -> np.ndarray:
+    counts = np.histogram(hu, HISTOGRAM_HU)[0]
+    return counts / max(int(counts.sum()), 1)
 
 
 def _statistics(hu: np.ndarray) -> np.ndarray:
