@@ -18,19 +18,16 @@ def main() -> None:
     parser.add_argument("--studies", type=int, default=40, help="studies in train_images (40)")
     parser.add_argument("--test-studies", type=int, default=10, help="studies in test_images (10)")
     parser.add_argument("--seed", type=int, default=0, help="another seed makes other patients (0)")
-    parser.add_argument("--matrix", type=int, default=512, help="rows and columns of most slices (512)")
-    parser.add_argument("--spacing", type=float, help="mm between slices (drawn as the competition's are, median 0.6)")
-    text = "share of the studies with a mask (0.5; the competition's 0.04 leaves too few of 40 to train on)"
-    parser.add_argument("--mask-share", type=float, default=0.5, help=text)
-    parser.add_argument("--box-share", type=float, default=0.25, help="share of the positives with boxes (0.25)")
-    text = "test.csv as the competition's public one: three rows of studies that are not in test_images"
-    parser.add_argument("--kaggle-stub", action="store_true", help=text)
+    parser.add_argument("--matrix", type=int, default=256, help="rows and columns of a slice (256)")
+    parser.add_argument("--spacing", type=float, default=1.0, help="distance between slices in mm (1.0)")
+    parser.add_argument("--mask-share", type=float, default=0.5, help="share of the studies with a mask (0.5)")
+    parser.add_argument("--box-share", type=float, default=0.5, help="share of the positives with boxes (0.5)")
     parser.add_argument("--processes", type=int, default=os.cpu_count() or 1, help="parallel processes (all cores)")
     args = parser.parse_args()
     for name, low in (("studies", 0), ("test_studies", 0), ("seed", 0), ("matrix", 32), ("processes", 1)):
         if getattr(args, name) < low:
             raise UsageError(f"--{name.replace('_', '-')} must be at least {low}")
-    if args.spacing is not None and not 0.2 <= args.spacing <= 5:
+    if not 0.2 <= args.spacing <= 5:
         raise UsageError("--spacing must lie between 0.2 and 5 mm")
 
     # Imported late so that -h answers at once.
@@ -44,7 +41,6 @@ def main() -> None:
         spacing_mm=args.spacing,
         mask_share=args.mask_share,
         box_share=args.box_share,
-        kaggle_stub=args.kaggle_stub,
     )
     make_dataset(args.out, order, args.processes)
 

@@ -7,14 +7,29 @@ import pydicom
 from pydicom.uid import JPEGLosslessSV1
 
 from cspine.errors import UserError
-from cspine.phantom.lossless import compress_file
 
 
 def lossless_copy(folder: Path, target: Path) -> Path:
     """A study's files as JPEG Lossless SV1."""
+    import gdcm
+
     target.mkdir(parents=True, exist_ok=True)
     for file in sorted(path for path in folder.iterdir() if path.is_file()):
-        compress_file(file, target / file.name)
+        reader = gdcm.ImageReader()
+        reader.SetFileName(str(file))
+        if not reader.Read():
+            raise UserError(f"{file}: gdcm cannot read it; name a folder that holds CT slices only")
+        change = gdcm.ImageChangeTransferSyntax()
+        change.SetTransferSyntax(gdcm.TransferSyntax(gdcm.TransferSyntax.JPEGLosslessProcess14_1))
+        change.SetInput(reader.GetImage())
+        if not change.Change():
+            raise UserError(f"{file}: gdcm cannot compress it")
+        writer = gdcm.ImageWriter()
+        writer.SetFile(reader.GetFile())
+        writer.SetImage(change.GetOutput())
+        writer.SetFileName(str(target / file.name))
+        if not writer.Write():
+            raise UserError(f"{target / file.name}: cannot be written; is the disk full?")
     written = pydicom.dcmread(next(target.iterdir()), stop_before_pixels=True).file_meta.TransferSyntaxUID
     if written != JPEGLosslessSV1:
         raise UserError(f"gdcm wrote {written.name} where JPEG Lossless SV1 was asked for")

@@ -11,14 +11,8 @@ from pydicom.uid import UID, CTImageStorage, ExplicitVRLittleEndian, ImplicitVRL
 from cspine.paths import atomic
 from cspine.phantom.canvas import Grid
 from cspine.phantom.labels import StudyPlan
-from cspine.phantom.lossless import compress_file
 
-PADDING_HU = -2000
-SYNTAXES = {
-    "implicit": ImplicitVRLittleEndian,
-    "explicit": ExplicitVRLittleEndian,
-    "lossless": ExplicitVRLittleEndian,  # before it is compressed
-}
+INTERCEPT_HU = -1024
 
 
 def file_numbers(plan: StudyPlan, count: int) -> np.ndarray:
@@ -27,32 +21,22 @@ def file_numbers(plan: StudyPlan, count: int) -> np.ndarray:
     return numbers[::-1] if plan.ascending else numbers
 
 
-def write_series(folder: Path, hu: np.ndarray, grid: Grid, plan: StudyPlan, thickness_mm: float) -> None:
+def write_series(folder: Path, hu: np.ndarray, grid: Grid, plan: StudyPlan, thickness_mm: float, signed: bool) -> None:
     """Write `<n>.dcm` for int16 HU (z, y, x) under a temporary name, then give the folder its own."""
     temporary = folder.with_name(f".{folder.name}")
     shutil.rmtree(temporary, ignore_errors=True)
     temporary.mkdir(parents=True)
-    header = _header(plan, grid, thickness_mm)
-    outside = _outside_field(hu.shape[1:]) if plan.padded else None
+    header = _header(plan, grid, thickness_mm, signed)
+    stored = (hu - INTERCEPT_HU).astype(np.int16 if signed else np.uint16)
     for k, number in enumerate(file_numbers(plan, len(hu)).tolist()):
         header.InstanceNumber = number
         header.SOPInstanceUID = header.file_meta.MediaStorageSOPInstanceUID = UID(f"{plan.uid}.1.{number}")
         x, y, z = grid.origin
         header.ImagePositionPatient = [_text(x), _text(y), _text(z - k * grid.spacing_mm)]
-        pixels = hu[k] if outside is None else np.where(outside, np.int16(PADDING_HU), hu[k])
-        header.PixelData = (pixels - plan.intercept_hu).astype(np.int16 if plan.signed else np.uint16).tobytes()
-        file = temporary / f"{number}.dcm"
-        header.save_as(file, enforce_file_format=True)
-        if plan.syntax == "lossless":
-            compress_file(file, file)
+        header.PixelData = stored[k].tobytes()
+        header.save_as(temporary / f"{number}.dcm", enforce_file_format=True)
     shutil.rmtree(folder, ignore_errors=True)
     temporary.rename(folder)
-
-
-def _outside_field(shape: tuple[int, ...]) -> np.ndarray:
-    """The corners (y, x) that a scanner with a circular field of reconstruction leaves without a value."""
-    y, x = (np.arange(side) - (side - 1) / 2 for side in shape)
-    return np.hypot(y[:, None], x) > min(shape) / 2
 
 
 def write_mask(file: Path, label: np.ndarray, grid: Grid) -> None:
@@ -88,11 +72,11 @@ def _text(value: float) -> str:
     return f"{value:.6f}"
 
 
-def _header(plan: StudyPlan, grid: Grid, thickness_mm: float) -> Dataset:
+def _header(plan: StudyPlan, grid: Grid, thickness_mm: float, signed: bool) -> Dataset:
     meta = FileMetaDataset()
     meta.MediaStorageSOPClassUID = CTImageStorage
     meta.MediaStorageSOPInstanceUID = UID(plan.uid)
-    meta.TransferSyntaxUID = SYNTAXES[plan.syntax]
+    meta.TransferSyntaxUID = ImplicitVRLittleEndian if plan.implicit_vr else ExplicitVRLittleEndian
     header = FileDataset("", {}, file_meta=meta, preamble=b"\0" * 128)
     header.SOPClassUID = CTImageStorage
     header.SOPInstanceUID = plan.uid
@@ -109,7 +93,7 @@ def _header(plan: StudyPlan, grid: Grid, thickness_mm: float) -> Dataset:
     header.PixelSpacing = [_text(grid.pixel_mm)] * 2
     header.BitsAllocated = header.BitsStored = 16
     header.HighBit = 15
-    header.PixelRepresentation = int(plan.signed)
+    header.PixelRepresentation = int(signed)
     header.WindowCenter, header.WindowWidth = "400", "1800"
-    header.RescaleIntercept, header.RescaleSlope = str(plan.intercept_hu), "1"
+    header.RescaleIntercept, header.RescaleSlope = str(INTERCEPT_HU), "1"
     return header

@@ -6,7 +6,6 @@ irrational numbers are linearly independent over the rationals, hence the kinds 
 """
 
 import math
-import zlib
 from dataclasses import dataclass
 
 import numpy as np
@@ -24,14 +23,9 @@ LEVEL_COUNTS = np.array([623, 239, 64, 26, 7, 2]) / 961
 LEVEL_WEIGHTS = np.array([0.0949, 0.2039, 0.0447, 0.0699, 0.1041, 0.1833, 0.2992])
 ADJACENT_BOOST = 1.6
 
-USUAL_INTERCEPT_HU = -1024
-ASCENDING_SHARE = 197 / 2019
+ASCENDING_SHARE = 0.1
 START_AT_TWO_SHARE = 0.1
-# By transfer syntax; the rest is Explicit VR Little Endian.
-IMPLICIT_SHARE, LOSSLESS_SHARE = 0.2, 0.2
-PADDED_SHARE = 0.15  # with -2000 outside a circular field of reconstruction
-# Most scanners store HU + 1024, some HU + 1000, some HU itself.
-OTHER_INTERCEPT_SHARE = 0.06
+IMPLICIT_VR_SHARE = 0.2
 
 
 @dataclass(frozen=True)
@@ -47,10 +41,7 @@ class StudyPlan:
     has_boxes: bool
     ascending: bool
     first_number: int
-    syntax: str
-    signed: bool
-    padded: bool
-    intercept_hu: int
+    implicit_vr: bool
 
     def rng(self, stream: str) -> np.random.Generator:
         """The study's random numbers for one purpose; the streams are independent of each other and of the labels."""
@@ -59,7 +50,7 @@ class StudyPlan:
 
 def plan_study(seed: int, split: str, index: int, mask_share: float = 0.5, box_share: float = 0.5) -> StudyPlan:
     """Everything about study `index` of a split that can be known without rendering it."""
-    offsets = _generator(seed, split, 0, "offsets").random(9)
+    offsets = _generator(seed, split, 0, "offsets").random(6)
 
     def turn(which: int, root: int) -> float:
         return (offsets[which] + index * math.sqrt(root)) % 1.0
@@ -67,9 +58,6 @@ def plan_study(seed: int, split: str, index: int, mask_share: float = 0.5, box_s
     golden = (offsets[0] + index * (math.sqrt(5) - 1) / 2) % 1.0
     positive = golden < POSITIVE_SHARE
     levels = draw_levels(_generator(seed, split, index, "labels")) if positive else ()
-    padded = turn(7, 19) < PADDED_SHARE
-    other = _pick(turn(8, 23), (OTHER_INTERCEPT_SHARE / 2, "0"), (OTHER_INTERCEPT_SHARE / 2, "-1000"))
-    intercept_hu = int(other or USUAL_INTERCEPT_HU)
     return StudyPlan(
         seed=seed,
         split=split,
@@ -80,11 +68,7 @@ def plan_study(seed: int, split: str, index: int, mask_share: float = 0.5, box_s
         has_boxes=split == "train" and positive and turn(2, 3) < box_share,
         ascending=turn(3, 7) < ASCENDING_SHARE,
         first_number=2 if turn(4, 11) < START_AT_TWO_SHARE else 1,
-        syntax=_pick(turn(5, 13), (IMPLICIT_SHARE, "implicit"), (LOSSLESS_SHARE, "lossless")) or "explicit",
-        # Below -1024 only signed numbers reach.
-        signed=padded or intercept_hu != USUAL_INTERCEPT_HU or turn(6, 17) < 0.5,
-        padded=padded,
-        intercept_hu=intercept_hu,
+        implicit_vr=turn(5, 13) < IMPLICIT_VR_SHARE,
     )
 
 
@@ -108,15 +92,6 @@ def study_uid(seed: int, split: str, index: int) -> str:
     return f"{UID_ROOT}.{1 + ((int(factor) + 1) * place + int(shift)) % UID_PRIME}"
 
 
-def _pick(turn: float, *shares: tuple[float, str]) -> str | None:
-    """The name of the share that `turn`, 0 to 1, falls into; None beyond them all."""
-    for share, name in shares:
-        if turn < share:
-            return name
-        turn -= share
-    return None
-
-
 def _generator(seed: int, split: str, index: int, stream: str) -> np.random.Generator:
-    words = [seed, SPLITS.index(split), index, zlib.crc32(stream.encode())]
+    words = [seed, SPLITS.index(split), index, int.from_bytes(stream.encode(), "big") % (1 << 32)]
     return np.random.default_rng(np.random.SeedSequence(words))
