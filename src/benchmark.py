@@ -23,7 +23,7 @@ def main() -> None:
     )
     parser.add_argument("--rounds", type=int, default=7)
     parser.add_argument("--processes", type=int, nargs="+", default=[1, 2])
-    parser.add_argument("--patients", type=int, default=1600, help="of `learnable`; more of them take longer")
+    parser.add_argument("--patients", type=int, default=3000, help="of `learnable`; more of them take longer")
     parser.add_argument("--seed", type=int, default=0, help="of `learnable`")
     args = parser.parse_with_overrides()
     if args.what in ("decode", "memory") and not args.study:
