@@ -5,6 +5,7 @@
     python src/benchmark.py cache [data.root=input/phantom]  random samples/s from the cache, and GB for 2,019 studies
     python src/benchmark.py learnable                        AUC of a small network on crops of the phantom
     python src/benchmark.py realism --study DIR [DIR ...]    HU of tissues and power of noise, phantom beside real CT
+    python src/benchmark.py shortcuts                        AUC of what shows no bone (file sizes, HU, ...) on the phantom
 
 Machines are noisy: what counts are the ratios, medians over --rounds.
 """
@@ -17,13 +18,14 @@ from cspine.errors import UsageError
 
 def main() -> None:
     parser = Parser(__doc__)
-    parser.add_argument("what", choices=("decode", "memory", "cache", "learnable", "realism"))
+    parser.add_argument("what", choices=("decode", "memory", "cache", "learnable", "realism", "shortcuts"))
     parser.add_argument("--study", type=Path, nargs="+", default=[], help="folders of DICOM files")
     parser.add_argument("--config", default="configs/vertebra/image.yaml", help="preprocessing; model of `cache`")
     parser.add_argument("--rounds", type=int, default=7)
     parser.add_argument("--processes", type=int, nargs="+", default=[1, 2])
-    parser.add_argument("--patients", type=int, default=1600, help="of `learnable`; more of them take longer")
-    parser.add_argument("--seed", type=int, default=0, help="of `learnable`")
+    parser.add_argument("--patients", type=int, default=3000, help="of `learnable`; more of them take longer")
+    parser.add_argument("--studies", type=int, default=300, help="of `shortcuts`")
+    parser.add_argument("--seed", type=int, default=0, help="of `learnable` and `shortcuts`")
     args = parser.parse_with_overrides()
     if args.what in ("decode", "memory", "realism") and not args.study:
         raise UsageError(f"{args.what} needs --study DIR")
@@ -44,6 +46,10 @@ def main() -> None:
         from cspine.benchmarks.learnable import learnable_table
 
         print(learnable_table(args.patients, args.seed, max(args.processes)))
+    elif args.what == "shortcuts":
+        from cspine.benchmarks.shortcuts import shortcuts_table
+
+        print(shortcuts_table(args.studies, args.seed, max(args.processes)))
     elif args.what == "realism":
         from cspine.benchmarks.realism import realism_table
 
