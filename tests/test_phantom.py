@@ -18,7 +18,7 @@ from cspine.phantom.labels import draw_levels, plan_study
 from cspine.phantom.writer import MARKER, Order, label_row, make_dataset, render_study
 from cspine.tables import STUDY, read_boxes, read_labels, read_test_rows
 
-# Among the three first studies one is JPEG and one has padding and is MONOCHROME1; the fourth has more columns than rows.
+# Of the first three studies one is JPEG, one has padding and is MONOCHROME1; the fourth has more columns than rows.
 TINY = {"seed": 52, "matrix": 96, "spacing_mm": 2.0, "mask_share": 1.0, "box_share": 1.0}
 ORDER = Order(studies=5, test_studies=1, **TINY)
 
