@@ -4,6 +4,8 @@
     python src/benchmark.py memory --study DIR               peak memory on a study of 1,082 slices
     python src/benchmark.py cache [data.root=input/phantom]  random samples/s from the cache, and GB for 2,019 studies
     python src/benchmark.py learnable                        AUC of a small network on crops of the phantom
+    python src/benchmark.py realism --study DIR [DIR ...]    HU of tissues and power of noise, phantom beside real CT
+    python src/benchmark.py shortcuts                        AUC of what shows no bone (file sizes, HU, ...) on the phantom
 
 Machines are noisy: what counts are the ratios, medians over --rounds.
 """
@@ -16,26 +18,19 @@ from cspine.errors import UsageError
 
 def main() -> None:
     parser = Parser(__doc__)
-    parser.add_argument("what", choices=("decode", "memory", "cache", "learnable"))
+    parser.add_argument("what", choices=("decode", "memory", "cache", "learnable", "realism", "shortcuts"))
     parser.add_argument("--study", type=Path, nargs="+", default=[], help="folders of DICOM files")
-    parser.add_argument(
-        "--config", default="configs/vertebra/image.yaml", help="preprocessing, and the model of `cache`"
-    )
+    parser.add_argument("--config", default="configs/vertebra/image.yaml", help="preprocessing; model of `cache`")
     parser.add_argument("--rounds", type=int, default=7)
     parser.add_argument("--processes", type=int, nargs="+", default=[1, 2])
-    parser.add_argument("--patients", type=int, default=1600, help="of `learnable`; more of them take longer")
-    parser.add_argument("--seed", type=int, default=0, help="of `learnable`")
+    parser.add_argument("--patients", type=int, default=3000, help="of `learnable`; more of them take longer")
+    parser.add_argument("--studies", type=int, default=300, help="of `shortcuts`")
+    parser.add_argument("--seed", type=int, default=0, help="of `learnable` and `shortcuts`")
     args = parser.parse_with_overrides()
-    if args.what in ("decode", "memory") and not args.study:
+    if args.what in ("decode", "memory", "realism") and not args.study:
         raise UsageError(f"{args.what} needs --study DIR")
 
     # Imported late so that -h answers at once.
-    if args.what == "learnable":
-        from cspine.benchmarks.learnable import learnable_table
-
-        print(learnable_table(args.patients, args.seed, max(args.processes)))
-        return
-
     from cspine.config import Config, load
 
     config = load(Config, args.config, args.overrides)
@@ -47,6 +42,18 @@ def main() -> None:
         from cspine.benchmarks.memory import memory_table
 
         print(memory_table(args.study[0], config.preprocess))
+    elif args.what == "learnable":
+        from cspine.benchmarks.learnable import learnable_table
+
+        print(learnable_table(args.patients, args.seed, max(args.processes)))
+    elif args.what == "shortcuts":
+        from cspine.benchmarks.shortcuts import shortcuts_table
+
+        print(shortcuts_table(args.studies, args.seed, max(args.processes)))
+    elif args.what == "realism":
+        from cspine.benchmarks.realism import realism_table
+
+        print(realism_table(args.study))
     else:
         from cspine.benchmarks.reading import reading_table, size_table
 

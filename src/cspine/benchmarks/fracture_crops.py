@@ -16,7 +16,7 @@ from cspine.phantom.scanner import draw_scanner, scan
 from cspine.windows import window_hu
 
 SAMPLINGS_MM = (0.5, 2.0)
-CROP_MM, SIZE_PX, JITTER_MM = 20.0, 64, 1.5
+CROP_MM, SIZE_PX, JITTER_MM = 20.0, 40, 1.5
 SLICES = 5  # of each view, 1 mm apart or the sampling where that is wider
 
 

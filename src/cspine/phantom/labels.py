@@ -6,6 +6,7 @@ irrational numbers are linearly independent over the rationals, hence the kinds 
 """
 
 import math
+import zlib
 from dataclasses import dataclass
 from typing import Any
 
@@ -130,5 +131,5 @@ def study_uid(seed: int, split: str, index: int) -> str:
 
 
 def _generator(seed: int, split: str, index: int, stream: str) -> np.random.Generator:
-    words = [seed, SPLITS.index(split), index, int.from_bytes(stream.encode(), "big") % (1 << 32)]
+    words = [seed, SPLITS.index(split), index, zlib.crc32(stream.encode())]
     return np.random.default_rng(np.random.SeedSequence(words))

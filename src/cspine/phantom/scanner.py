@@ -16,6 +16,7 @@ import cv2
 import numpy as np
 
 from cspine.phantom.canvas import Grid
+from cspine.phantom.kernel import Kernel
 from cspine.phantom.metal import metal_streaks
 from cspine.phantom.noise import NoiseSource
 
@@ -28,30 +29,25 @@ COARSE = 4  # shading varies slowly and is computed on every fourth pixel
 
 @dataclass(frozen=True)
 class Scanner:
-    """One scan's image quality; lengths in mm, noise in HU at the neck.
+    """One scan's image quality; noise in HU at the neck.
 
-    `sharpen` is the share by which a bone kernel overshoots at edges; `motion` the first slice, how many, and the shift
-    (x, y) in mm of a patient who moved.
+    `motion` is the first slice and how many, as shares of the stack, and the shift (x, y) in mm of a patient who moved.
     """
 
-    blur_mm: float
-    sharpen: float
+    kernel: Kernel
     noise_hu: float
-    grain_mm: float
     motion: tuple[float, float, float, float] | None
 
 
 def draw_scanner(rng: np.random.Generator) -> Scanner:
     """Bone kernels are sharp and noisy, the others soft and quiet."""
     bone = rng.random() < BONE_KERNEL_SHARE
-    sharp, noise = rng.random(), rng.random()
+    sharp, overshoot, noise = rng.random(3).tolist()
     moved, start, length = rng.random() < MOTION_SHARE, rng.random(), rng.uniform(0.04, 0.15)
     shift = rng.uniform(0.4, 1.0) * np.array([rng.choice([-1, 1]), rng.choice([-1, 1])]) / math.sqrt(2)
     return Scanner(
-        blur_mm=0.32 + 0.14 * sharp if bone else 0.46 + 0.18 * sharp,
-        sharpen=0.25 + 0.35 * rng.random() if bone else 0.0,
+        kernel=Kernel(0.28 + 0.14 * sharp, 0.25 + 0.35 * overshoot) if bone else Kernel(0.44 + 0.18 * sharp, 0.0),
         noise_hu=20 + 20 * noise if bone else 11 + 12 * noise,
-        grain_mm=0.30 + 0.12 * sharp if bone else 0.42 + 0.2 * sharp,
         motion=(start, length, *shift) if moved else None,
     )
 
@@ -59,14 +55,15 @@ def draw_scanner(rng: np.random.Generator) -> Scanner:
 def scan(hu: np.ndarray, grid: Grid, thickness_mm: float, scanner: Scanner, rng: np.random.Generator) -> np.ndarray:
     """The scanned volume, int16 HU (z, y, x), of a painted one."""
     found = np.empty(hu.shape, np.int16)
-    noise = NoiseSource(scanner.grain_mm / grid.pixel_mm, thickness_mm / grid.spacing_mm, hu.shape[1:], rng)
+    profile = profile_weights(grid.spacing_mm, thickness_mm)
+    noise = NoiseSource(scanner.kernel, grid.pixel_mm, profile, hu.shape[1:], rng)
     moving = _moving(scanner, len(hu))
-    for k, image in enumerate(_profiled(hu, grid.spacing_mm, thickness_mm)):
+    for k, image in enumerate(_profiled(hu, profile)):
         shading, loud = _attenuation(image, grid.pixel_mm)
         streaks = metal_streaks(image, grid.pixel_mm, rng)
         if k in moving and scanner.motion is not None:
             image = _doubled(image, scanner.motion[2:], grid.pixel_mm)
-        image = _sharpened(image, scanner, grid.pixel_mm)
+        image = scanner.kernel.apply(image, grid.pixel_mm)
         image += shading
         if streaks is not None:
             image += streaks
@@ -87,9 +84,8 @@ def profile_weights(spacing_mm: float, thickness_mm: float) -> np.ndarray:
     return np.convolve(np.maximum(high - low, 0) / thickness_mm, [0.05, 0.9, 0.05])
 
 
-def _profiled(hu: np.ndarray, spacing_mm: float, thickness_mm: float) -> Iterator[np.ndarray]:
+def _profiled(hu: np.ndarray, weights: np.ndarray) -> Iterator[np.ndarray]:
     """The slices of the profile, one after another, float32 (y, x); the stack's ends repeat."""
-    weights = profile_weights(spacing_mm, thickness_mm)
     reach = len(weights) // 2
     for k in range(len(hu)):
         image = np.zeros(hu.shape[1:], np.float32)
@@ -97,16 +93,6 @@ def _profiled(hu: np.ndarray, spacing_mm: float, thickness_mm: float) -> Iterato
             if weight > 0:
                 cv2.scaleAdd(hu[min(max(k + offset, 0), len(hu) - 1)], float(weight), image, image)
         yield image
-
-
-def _sharpened(image: np.ndarray, scanner: Scanner, pixel_mm: float) -> np.ndarray:
-    """The point spread: a Gaussian, which a bone kernel undercuts with a wider one."""
-    sigma = scanner.blur_mm / pixel_mm
-    near = cv2.GaussianBlur(image, (0, 0), sigma, borderType=cv2.BORDER_REPLICATE)
-    if not scanner.sharpen:
-        return near
-    wide = cv2.GaussianBlur(image, (0, 0), 2.2 * sigma, borderType=cv2.BORDER_REPLICATE)
-    return cv2.addWeighted(near, 1 + scanner.sharpen, wide, -scanner.sharpen, 0)
 
 
 def _attenuation(image: np.ndarray, pixel_mm: float) -> tuple[np.ndarray, np.ndarray]:

@@ -83,7 +83,7 @@ def make_study(out: Path, order: Order, plan: StudyPlan) -> None:
     scanner = draw_scanner(rng)
     numbers = file_numbers(plan, canvas.grid.shape[0])
     patient = draw_patient(plan.rng("anatomy"))
-    seen = [visibility(f, canvas, patient, scanner.blur_mm, scanner.noise_hu) for f in fractures]
+    seen = [visibility(f, canvas, patient, scanner.kernel.blur_mm, scanner.noise_hu) for f in fractures]
     record = {
         "boxes": find_boxes(canvas, fractures, numbers, plan.rng("boxes")) if plan.has_boxes else [],
         "fractures": [describe(f, canvas, numbers, v) for f, v in zip(fractures, seen, strict=True)],
