@@ -18,8 +18,7 @@ from cspine.phantom.labels import draw_levels, plan_study
 from cspine.phantom.writer import MARKER, Order, label_row, make_dataset, render_study
 from cspine.tables import STUDY, read_boxes, read_labels, read_test_rows
 
-# Of the first three studies one is JPEG, one has padding and is MONOCHROME1; the fourth has more columns than rows.
-TINY = {"seed": 52, "matrix": 96, "spacing_mm": 2.0, "mask_share": 1.0, "box_share": 1.0}
+TINY = {"seed": 17, "matrix": 96, "spacing_mm": 2.0, "mask_share": 1.0, "box_share": 1.0}
 ORDER = Order(studies=5, test_studies=1, **TINY)
 
 
@@ -163,6 +162,9 @@ def test_a_fracture_changes_nothing_elsewhere() -> None:
 
 def test_a_study_depends_neither_on_the_number_of_studies_nor_on_processes(dataset: Path, tmp_path: Path) -> None:
     fewer = Order(studies=3, test_studies=0, **TINY)
+    storages = [plan.storage for plan in fewer.plans()]
+    assert {storage.syntax for storage in storages} == {"jpeg_lossless", "explicit", "implicit"}
+    assert any(storage.padding for storage in storages)
     make_dataset(tmp_path / "again", fewer, processes=2)
     for plan in fewer.plans():
         folder = tmp_path / "again" / "train_images" / plan.uid
