@@ -31,7 +31,8 @@ $(TESTING): requirements-dev.txt $(RUNTIME)
 	touch $@
 
 demo: $(RUNTIME)
-	$(BIN)/python src/phantom.py --out $(PHANTOM) --studies 40 --test-studies 10 --seed 0
+	$(BIN)/python src/phantom.py --out $(PHANTOM) --studies 40 --test-studies 10 --seed 0 \
+		--matrix 256 --spacing 1.0 --mask-share 0.5 --box-share 0.5
 	$(BIN)/python src/prepare.py $(ON_PHANTOM)
 	$(BIN)/python src/train.py --config configs/demo/pipeline.yaml --fold all --resume --processes 2 $(ON_PHANTOM)
 	$(BIN)/python src/evaluate.py demo-vertebra $(ON_PHANTOM)

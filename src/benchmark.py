@@ -3,6 +3,9 @@
     python src/benchmark.py decode --study DIR [DIR ...]     slices/s from DICOM to the cache, 1 and 2 processes
     python src/benchmark.py memory --study DIR               peak memory on a study of 1,082 slices
     python src/benchmark.py cache [data.root=input/phantom]  random samples/s from the cache, and GB for 2,019 studies
+    python src/benchmark.py learnable                        AUC of a small network on crops of the phantom
+    python src/benchmark.py realism --study DIR [DIR ...]    HU of tissues and power of noise, phantom beside real CT
+    python src/benchmark.py shortcuts                        AUC of file sizes, HU, noise and headers on the phantom
 
 Machines are noisy: what counts are the ratios, medians over --rounds.
 """
@@ -15,34 +18,24 @@ from cspine.errors import UsageError
 
 def main() -> None:
     parser = Parser(__doc__)
-    parser.add_argument("what", choices=("decode", "memory", "cache"))
+    parser.add_argument("what", choices=("decode", "memory", "cache", "learnable", "realism", "shortcuts"))
     parser.add_argument("--study", type=Path, nargs="+", default=[], help="folders of DICOM files")
-    parser.add_argument(
-        "--config", default="configs/vertebra/image.yaml", help="preprocessing, and the model of `cache`"
-    )
+    parser.add_argument("--config", default="configs/vertebra/image.yaml", help="preprocessing; model of `cache`")
     parser.add_argument("--rounds", type=int, default=7)
     parser.add_argument("--processes", type=int, nargs="+", default=[1, 2])
+    parser.add_argument("--patients", type=int, default=3000, help="of `learnable`; more of them take longer")
+    parser.add_argument("--studies", type=int, default=300, help="of `shortcuts`")
+    parser.add_argument("--seed", type=int, default=0, help="of `learnable` and `shortcuts`")
     args = parser.parse_with_overrides()
-    if args.what != "cache" and not args.study:
+    if args.what in ("decode", "memory", "realism") and not args.study:
         raise UsageError(f"{args.what} needs --study DIR")
 
     # Imported late so that -h answers at once.
+    from cspine.benchmarks.tables import benchmark_text
     from cspine.config import Config, load
 
     config = load(Config, args.config, args.overrides)
-    if args.what == "decode":
-        from cspine.benchmarks.decoding import decode_table
-
-        print(decode_table(args.study, config.preprocess, args.rounds, args.processes))
-    elif args.what == "memory":
-        from cspine.benchmarks.memory import memory_table
-
-        print(memory_table(args.study[0], config.preprocess))
-    else:
-        from cspine.benchmarks.reading import reading_table, size_table
-
-        print(size_table())
-        print(reading_table(config, seconds=float(args.rounds)))
+    print(benchmark_text(args, config))
 
 
 if __name__ == "__main__":

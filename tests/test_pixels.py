@@ -76,3 +76,10 @@ def test_padding_of_an_inverted_image_is_known_by_its_stored_value_also_in_place
     out = np.array([[0, 1024, 24, 1064]], np.int16)  # padding, water, air, tissue
     to_hu(out.view(np.uint16), encoding, out)
     assert out.tolist() == [[-1024, 0, -1000, 40]]
+
+
+def test_padding_has_no_say_in_how_an_inverted_image_is_read():
+    encoding = Encoding(ExplicitVRLittleEndian, 1, 6, 16, 16, 15, True, True, 1.0, 0.0, (-2000, -2000))
+    stored = np.array([[-2000, -2000, -2000, -1000, 40, 100]], np.int16)
+    assert to_hu(stored, encoding).tolist() == [[-1024, -1024, -1024, -1000, 40, 100]]
+    assert to_hu(np.full((1, 6), -2000, np.int16), encoding).tolist() == [[-1024] * 6]

@@ -1,6 +1,7 @@
 """Every row once, whatever lies on the disk; nothing depends on the other studies; the file is valid from the start."""
 
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -12,6 +13,7 @@ from tiny_pipeline import Prepared
 from cspine import submission
 from cspine.bundle import Bundle, from_runs
 from cspine.errors import UserError
+from cspine.phantom.writer import Order, make_dataset
 from cspine.submission import all_rows, rows_and_images, submit
 from cspine.tables import STUDY
 
@@ -114,3 +116,12 @@ def test_a_folder_of_studies_is_asked_for_whole(trained: Prepared, tmp_path: Pat
     assert len(rows) == 24
     with pytest.raises(UserError, match="there is no study in it"):
         rows_and_images(trained.fracture, "test", tmp_path)
+
+
+def test_the_public_stub_asks_for_studies_that_are_absent(trained: Prepared, bundle: Bundle, tmp_path: Path) -> None:
+    make_dataset(tmp_path / "stub", Order(studies=0, test_studies=1, seed=0, matrix=32, spacing_mm=5, kaggle_stub=True))
+    config = replace(trained.fracture, data=replace(trained.fracture.data, root=str(tmp_path / "stub")))
+    rows, images = rows_and_images(config, "test", None)
+    found = run(bundle, rows, images, tmp_path / "s.csv")
+    assert found.index.tolist() == pd.read_csv(tmp_path / "stub" / "sample_submission.csv")["row_id"].tolist()
+    assert (found == bundle.blend["priors"]["C1"]).all()

@@ -4,35 +4,23 @@ import shutil
 from pathlib import Path
 
 import pydicom
-from pydicom.uid import JPEGLosslessSV1
+from pydicom.errors import InvalidDicomError
 
+from cspine.data.lossless import compress_lossless
 from cspine.errors import UserError
 
 
 def lossless_copy(folder: Path, target: Path) -> Path:
     """A study's files as JPEG Lossless SV1."""
-    import gdcm
-
     target.mkdir(parents=True, exist_ok=True)
     for file in sorted(path for path in folder.iterdir() if path.is_file()):
-        reader = gdcm.ImageReader()
-        reader.SetFileName(str(file))
-        if not reader.Read():
-            raise UserError(f"{file}: gdcm cannot read it; name a folder that holds CT slices only")
-        change = gdcm.ImageChangeTransferSyntax()
-        change.SetTransferSyntax(gdcm.TransferSyntax(gdcm.TransferSyntax.JPEGLosslessProcess14_1))
-        change.SetInput(reader.GetImage())
-        if not change.Change():
-            raise UserError(f"{file}: gdcm cannot compress it")
-        writer = gdcm.ImageWriter()
-        writer.SetFile(reader.GetFile())
-        writer.SetImage(change.GetOutput())
-        writer.SetFileName(str(target / file.name))
-        if not writer.Write():
-            raise UserError(f"{target / file.name}: cannot be written; is the disk full?")
-    written = pydicom.dcmread(next(target.iterdir()), stop_before_pixels=True).file_meta.TransferSyntaxUID
-    if written != JPEGLosslessSV1:
-        raise UserError(f"gdcm wrote {written.name} where JPEG Lossless SV1 was asked for")
+        try:
+            dataset = pydicom.dcmread(file)
+            stored = dataset.pixel_array
+        except (InvalidDicomError, AttributeError) as error:
+            raise UserError(f"{file}: not a CT slice ({error}); name a folder that holds CT slices only") from error
+        compress_lossless(dataset, stored)
+        dataset.save_as(target / file.name)
     return target
 
 

@@ -277,19 +277,19 @@ def _monochrome1_to_hu(stored: np.ndarray, bits: tuple[Any, ...], encoding: Enco
     values = (((stored & mask) ^ sign) - sign).astype(np.int32)
     top = -1 if encoding.signed else (1 << encoding.bits_stored) - 1
     slope, intercept = np.float32(encoding.slope), np.float32(encoding.intercept)
-    readings = (np.rint(reading * slope + intercept) for reading in (values, top - values))
-    out[:] = np.clip(_more_plausible(*readings), AIR_HU, MAX_HU)
+    plain, inverted = (np.rint(reading * slope + intercept) for reading in (values, top - values))
+    out[:] = np.clip(_more_plausible(plain, inverted, ~padded), AIR_HU, MAX_HU)
     out[padded] = AIR_HU
 
 
-def _more_plausible(plain: np.ndarray, inverted: np.ndarray) -> np.ndarray:
-    """Of two readings of a MONOCHROME1 slice the one that looks like CT: values in range, and air among them.
+def _more_plausible(plain: np.ndarray, inverted: np.ndarray, real: np.ndarray) -> np.ndarray:
+    """Of two readings of a MONOCHROME1 slice the one whose real pixels look like CT: in range, and air among them.
 
     By the standard MONOCHROME1 concerns the display only and HU stay as they are; writers exist that invert the
     stored values instead.
     """
 
-    def score(hu: np.ndarray) -> float:
-        return float(np.mean((hu >= -1100) & (hu <= MAX_HU)) + np.mean((hu >= -1100) & (hu <= -700)))
+    def score(hu: np.ndarray) -> int:
+        return int(np.count_nonzero((hu >= -1100) & (hu <= MAX_HU)) + np.count_nonzero((hu >= -1100) & (hu <= -700)))
 
-    return inverted if score(inverted) > score(plain) else plain
+    return inverted if score(inverted[real]) > score(plain[real]) else plain

@@ -12,7 +12,7 @@ from cspine.phantom.tissue import paint_table, paint_tissue
 from cspine.phantom.vertebrae import Size, disc, rib, vertebra
 
 DISC_MATERIAL = Material(cortex_hu=95, core_hu=80, cortex_mm=1.0, texture_hu=6, joint_mm=0)
-DEPTH_BELOW_C7_MM = 24.0
+MUSCLE_HU = 55.0
 
 
 def draw_patient(rng: np.random.Generator) -> tuple[Spine, Material, dict[str, int]]:
@@ -45,15 +45,32 @@ def render(grid: Grid, spine: Spine, bone: Material, seeds: dict[str, int], crac
     paint_head(canvas, spine, rngs["head"])
     for size, below, frame in zip(spine.sizes[1:-1], spine.sizes[2:], spine.frames[1:-1], strict=True):
         canvas.paint(disc(size, below), frame, DISC_MATERIAL, soft=True)
-    for level, (size, frame, pitch) in enumerate(zip(spine.sizes, spine.frames, spine.pitches, strict=True)):
-        parts = vertebra(size, pitch, spine.wear[level], rngs["vertebrae"])
-        material = _material(bone, size, spine.wear[level])
+    for level, (parts, frame) in enumerate(zip(vertebrae(spine, seeds), spine.frames, strict=True)):
+        material = _material(bone, spine.sizes[level], spine.wear[level])
         canvas.paint(parts, frame, material, label=level + 1, cracks=cracks.get(level))
     for size, frame in zip(spine.sizes[7:], spine.frames[7:], strict=True):
         canvas.paint(rib(size, rngs["ribs"]), frame, bone)
     paint_shoulders(canvas, spine, bone)
     paint_nuchal_ossicle(canvas, spine, bone, rngs["ossicle"])
     paint_table(canvas, spine, rngs["table"])
+    return canvas
+
+
+def vertebrae(spine: Spine, seeds: dict[str, int]) -> list[list[np.ndarray]]:
+    """The primitives of C1 to T3, each in its own frame."""
+    rng = np.random.default_rng(seeds["vertebrae"])
+    kinds = zip(spine.sizes, spine.pitches, spine.wear, strict=True)
+    return [vertebra(size, pitch, wear, rng) for size, pitch, wear in kinds]
+
+
+def render_level(
+    grid: Grid, spine: Spine, bone: Material, seeds: dict[str, int], level: int, cracks: np.ndarray | None = None
+) -> Canvas:
+    """One vertebra alone in soft tissue."""
+    canvas = Canvas(grid, noise_table(np.random.default_rng(seeds["noise"])))
+    canvas.hu[:] = MUSCLE_HU
+    material = _material(bone, spine.sizes[level], spine.wear[level])
+    canvas.paint(vertebrae(spine, seeds)[level], spine.frames[level], material, label=level + 1, cracks=cracks)
     return canvas
 
 
@@ -96,19 +113,3 @@ def paint_nuchal_ossicle(canvas: Canvas, spine: Spine, bone: Material, rng: np.r
     shape = ellipsoid(place, (rng.uniform(1.5, 2.5), rng.uniform(1.8, 3.2), rng.uniform(3, 6)))
     if rng.random() < 1 / 6:
         canvas.paint([shape], spine.frames[level], bone)
-
-
-def draw_grid(spine: Spine, matrix: int, spacing_mm: float, rng: np.random.Generator) -> Grid:
-    """Field of view and slices of one scan: from above C1 to below C7, so that all seven levels are whole."""
-    field_mm = rng.uniform(190.0, 230.0)
-    pixel_mm = field_mm / matrix
-    top = spine.frames[0].origin[2] + rng.uniform(22.0, 48.0)
-    c7 = spine.frames[6]
-    tip = spine.sizes[6].lamina_y + spine.sizes[6].spinous
-    lowest = min(c7.origin[2] - 14.0, c7.to_world(np.array([0, tip, -spine.sizes[6].spinous_drop * tip]))[2] - 6.0)
-    bottom = min(lowest, c7.origin[2] - DEPTH_BELOW_C7_MM) - rng.uniform(0.0, 22.0)
-    middle = spine.frames[3].origin
-    x = middle[0] + rng.normal(0, 4) - field_mm / 2 + pixel_mm / 2
-    y = middle[1] + rng.normal(0, 5) - field_mm / 2 + pixel_mm / 2 - 4.0
-    count = int((top - bottom) / spacing_mm) + 1
-    return Grid((count, matrix, matrix), spacing_mm, pixel_mm, (x, y, top))

@@ -7,15 +7,15 @@ import numpy as np
 from numba import njit
 from scipy import ndimage
 
+from cspine.phantom.cracks import CRACK_SIZE, MARROW_HU, bend, fit_to_grid, smooth_step
 from cspine.phantom.solids import bounding_box, noise_at, primitive_distance, solid_distance
 
 NOISE_SIDE = 64
-CRACK_SIZE = 20
-PLANE, CRUSH = 0.0, 1.0
 BLOCK = 6
 SUPER = 4 * BLOCK
 FAR_MM = 1e3
 JOINT_MM = 2.0  # distances beyond this are of no use to any joint
+FARTHEST_FRAGMENT_MM = 7.0
 
 
 @dataclass(frozen=True)
@@ -106,14 +106,19 @@ class Canvas:
     ) -> None:
         """Paint one solid over what is there; `soft` solids do not keep bones away from themselves."""
         rows = np.stack(primitives)
-        cracks = np.zeros((0, CRACK_SIZE)) if cracks is None else cracks
+        grid, margin = self.grid, 4.0
+        if cracks is None:
+            cracks = np.zeros((0, CRACK_SIZE))
+        else:
+            cracks = fit_to_grid(cracks, frame.axes, grid.spacing_mm, grid.pixel_mm)
+            margin += FARTHEST_FRAGMENT_MM
         low, high = bounding_box(rows)
-        corners = np.stack(np.meshgrid(*np.stack([low - 4, high + 4]).T), -1).reshape(-1, 3)
+        corners = np.stack(np.meshgrid(*np.stack([low - margin, high + margin]).T), -1).reshape(-1, 3)
         world = frame.to_world(corners)
-        limits = self.grid.index_box(world.min(0), world.max(0))
+        limits = grid.index_box(world.min(0), world.max(0))
         _paint(
             (self.hu, self.distance, self.label, self.truth),
-            self.grid.numbers,
+            grid.numbers,
             limits,
             (frame.origin, np.ascontiguousarray(frame.axes)),
             rows,
@@ -133,56 +138,6 @@ def noise_table(rng: np.random.Generator) -> np.ndarray:
 
 
 @njit(cache=True, fastmath=True)
-def _smooth_step(t):
-    t = min(max(t, 0.0), 1.0)
-    return t * t * (3.0 - 2.0 * t)
-
-
-@njit(cache=True, fastmath=True)
-def _bend(x, y, z, cracks, noise, ramp):
-    """Where the bone at a point was before it broke, the share of the voxel that is gap, the crack's id, extra HU.
-
-    A PLANE row: 1-3 a point on it, 4-6 unit normal towards the fragment, 7 gap, 8-10 shift of the fragment, 11-13
-    centre and 14 radius of the ball that the crack stays in, 15 roughness, 19 id. A CRUSH row: 1 bottom and 2 top of
-    the body, 3 share of the height lost, 4 half width, 5 half depth, 15 roughness, 19 id. All in mm.
-    """
-    gap, hit, extra = 0.0, 0.0, 0.0
-    for i in range(cracks.shape[0]):
-        crack = cracks[i]
-        if crack[0] == CRUSH:
-            lost = crack[3] * _smooth_step((crack[4] + 3.0 - abs(x)) / 3.0) * _smooth_step((crack[5] + 1.0 - y) / 4.0)
-            lost *= 0.25 + 0.75 * min(max((crack[5] - y) / (2.0 * crack[5]), 0.0), 1.0)
-            if z > crack[1] and lost > 0.01:
-                z = crack[1] + (z - crack[1]) / (1.0 - lost)
-                rough = crack[15] * noise_at(noise, x / 3.0, y / 3.0, 40.0)
-                below = crack[2] - z + rough
-                if 0.0 < below < 7.0 and z < crack[2] + 3.0 and abs(x) < crack[4] and abs(y) < crack[5]:
-                    hit = crack[19]
-                    extra += 230.0 * _smooth_step((7.0 - below) / 3.0)
-                    gap = max(gap, 0.75 * min(max(1.0 - abs(below - 5.0) / (0.5 + 0.5 * ramp), 0.0), 1.0))
-            continue
-        bx, by, bz = x - crack[11], y - crack[12], z - crack[13]
-        inside = crack[14] - math.sqrt(bx * bx + by * by + bz * bz)
-        if inside <= 0:
-            continue
-        rough = noise_at(noise, x / 2.5 + 9.0 * i, y / 2.5, z / 2.5) + noise_at(noise, x / 6.0, y / 6.0, z / 6.0)
-        rough *= crack[15]
-        side = (x - crack[1]) * crack[4] + (y - crack[2]) * crack[5] + (z - crack[3]) * crack[6] + rough
-        taper = _smooth_step(inside / 3.0)
-        width = crack[7] * taper
-        cover = min(max((0.5 * width + 0.5 * ramp - abs(side)) / ramp, 0.0), min(1.0, width / ramp))
-        if cover > 0.0:
-            gap = max(gap, cover)
-            if cover > 0.2:
-                hit = crack[19]
-        if side > 0:
-            x -= crack[8] * taper
-            y -= crack[9] * taper
-            z -= crack[10] * taper
-    return x, y, z, gap, hit, extra
-
-
-@njit(cache=True, fastmath=True)
 def _paint(arrays, numbers, limits, frame, rows, cracks, material, noise, label, soft):
     """Paint a solid block by block, with only the primitives that can reach into the block.
 
@@ -190,7 +145,7 @@ def _paint(arrays, numbers, limits, frame, rows, cracks, material, noise, label,
     """
     low, high = np.empty(3, np.int64), np.empty(3, np.int64)
     about, near = np.empty_like(rows), np.empty_like(rows)
-    margin = (0.5 if soft else JOINT_MM) + 4.0 * material[4] + (4.0 if cracks.shape[0] else 0.0)
+    margin = (0.5 if soft else JOINT_MM) + 4.0 * material[4] + (FARTHEST_FRAGMENT_MM if cracks.shape[0] else 0.0)
     for k in range(limits[0, 0], limits[1, 0], SUPER):
         for j in range(limits[0, 1], limits[1, 1], SUPER):
             for i in range(limits[0, 2], limits[1, 2], SUPER):
@@ -245,16 +200,16 @@ def _local(k, j, i, numbers, frame):
 def _bone(x, y, z, d, extra, material, noise, ramp):
     """HU of a solid at a depth of -d mm under its surface."""
     if material[3] == 0.0:
-        shell = _smooth_step((material[2] - 0.5 * ramp + 0.5 + d) / 1.0)
+        shell = smooth_step((material[2] - 0.5 * ramp + 0.5 + d) / 1.0)
         return material[1] + (material[0] - material[1]) * shell
     # Trabeculae run along the load, so the texture is longer in z.
     grain = material[3] * noise_at(noise, x / 0.9, y / 0.9, z / 1.6)
     patch = noise_at(noise, x / 6.0, y / 6.0, z / 6.0)
-    behind = _smooth_step((y - material[6]) / 5.0)
+    behind = smooth_step((y - material[6]) / 5.0)
     core = material[1] * (1.0 + 0.4 * behind) + 1.3 * grain + material[3] * patch + extra
-    core += material[9] * _smooth_step((abs(z) - material[8]) / 2.0)
+    core += material[9] * smooth_step((abs(z) - material[8]) / 2.0)
     thick = material[2] + (material[7] - material[2]) * behind + 0.25 * patch
-    shell = _smooth_step((thick - 0.5 * ramp + 0.5 + d) / 1.0)
+    shell = smooth_step((thick - 0.5 * ramp + 0.5 + d) / 1.0)
     return core + (material[0] * (1.0 + 0.2 * behind) + 1.5 * grain - core) * shell
 
 
@@ -268,7 +223,7 @@ def _paint_block(arrays, numbers, low, high, frame, rows, cracks, material, nois
                 x, y, z = _local(k, j, i, numbers, frame)
                 gap, hit, extra = 0.0, 0.0, 0.0
                 if cracks.shape[0]:
-                    x, y, z, gap, hit, extra = _bend(x, y, z, cracks, noise, ramp)
+                    x, y, z, gap, hit, extra = bend(x, y, z, cracks, noise)
                 d = solid_distance(x, y, z, rows)
                 if d > JOINT_MM or (soft and d > ramp + 4.0 * material[4]):
                     continue
@@ -282,7 +237,7 @@ def _paint_block(arrays, numbers, low, high, frame, rows, cracks, material, nois
                     continue
                 bone = _bone(x, y, z, d, extra, material, noise, ramp)
                 if gap > 0:
-                    bone += gap * (65.0 - bone)
+                    bone += gap * (MARROW_HU - bone)
                 hu[k, j, i] += share * (bone - hu[k, j, i])
                 if share >= 0.5 and label:
                     labels[k, j, i] = label

@@ -6,13 +6,18 @@ from pathlib import Path
 
 import numpy as np
 from pydicom.dataset import Dataset, FileDataset, FileMetaDataset
-from pydicom.uid import UID, CTImageStorage, ExplicitVRLittleEndian, ImplicitVRLittleEndian
+from pydicom.uid import UID, CTImageStorage, ExplicitVRLittleEndian, ImplicitVRLittleEndian, JPEGLosslessSV1
 
+from cspine.data.lossless import compress_lossless
 from cspine.paths import atomic
 from cspine.phantom.canvas import Grid
-from cspine.phantom.labels import StudyPlan
+from cspine.phantom.labels import DECLARED_PADDING, Storage, StudyPlan
 
-INTERCEPT_HU = -1024
+SYNTAXES = {
+    "implicit": ImplicitVRLittleEndian,
+    "explicit": ExplicitVRLittleEndian,
+    "jpeg_lossless": JPEGLosslessSV1,
+}
 
 
 def file_numbers(plan: StudyPlan, count: int) -> np.ndarray:
@@ -21,22 +26,44 @@ def file_numbers(plan: StudyPlan, count: int) -> np.ndarray:
     return numbers[::-1] if plan.ascending else numbers
 
 
-def write_series(folder: Path, hu: np.ndarray, grid: Grid, plan: StudyPlan, thickness_mm: float, signed: bool) -> None:
+def write_series(folder: Path, hu: np.ndarray, grid: Grid, plan: StudyPlan, thickness_mm: float) -> None:
     """Write `<n>.dcm` for int16 HU (z, y, x) under a temporary name, then give the folder its own."""
     temporary = folder.with_name(f".{folder.name}")
     shutil.rmtree(temporary, ignore_errors=True)
     temporary.mkdir(parents=True)
-    header = _header(plan, grid, thickness_mm, signed)
-    stored = (hu - INTERCEPT_HU).astype(np.int16 if signed else np.uint16)
+    header = _header(plan, grid, thickness_mm)
+    outside = _outside_field(grid)
     for k, number in enumerate(file_numbers(plan, len(hu)).tolist()):
         header.InstanceNumber = number
         header.SOPInstanceUID = header.file_meta.MediaStorageSOPInstanceUID = UID(f"{plan.uid}.1.{number}")
         x, y, z = grid.origin
         header.ImagePositionPatient = [_text(x), _text(y), _text(z - k * grid.spacing_mm)]
-        header.PixelData = stored[k].tobytes()
+        _put_pixels(header, _stored(hu[k], outside, plan.storage), plan.storage)
         header.save_as(temporary / f"{number}.dcm", enforce_file_format=True)
     shutil.rmtree(folder, ignore_errors=True)
     temporary.rename(folder)
+
+
+def _stored(hu: np.ndarray, outside: np.ndarray, storage: Storage) -> np.ndarray:
+    """The integers in the file, (rows, columns), of one slice in int16 HU."""
+    stored = (hu - storage.intercept_hu).astype(np.int16 if storage.signed else np.uint16)
+    if storage.padding is not None:
+        stored[outside] = storage.padding
+    return stored
+
+
+def _outside_field(grid: Grid) -> np.ndarray:
+    """bool (rows, columns): beyond the circle that touches the slice's nearer sides."""
+    _, rows, columns = grid.shape
+    y, x = np.ogrid[:rows, :columns]
+    return (y - (rows - 1) / 2) ** 2 + (x - (columns - 1) / 2) ** 2 > (min(rows, columns) / 2) ** 2
+
+
+def _put_pixels(header: Dataset, stored: np.ndarray, storage: Storage) -> None:
+    if storage.syntax == "jpeg_lossless":
+        compress_lossless(header, stored)
+    else:
+        header.PixelData = stored.tobytes()
 
 
 def write_mask(file: Path, label: np.ndarray, grid: Grid) -> None:
@@ -72,11 +99,12 @@ def _text(value: float) -> str:
     return f"{value:.6f}"
 
 
-def _header(plan: StudyPlan, grid: Grid, thickness_mm: float, signed: bool) -> Dataset:
+def _header(plan: StudyPlan, grid: Grid, thickness_mm: float) -> Dataset:
+    storage = plan.storage
     meta = FileMetaDataset()
     meta.MediaStorageSOPClassUID = CTImageStorage
     meta.MediaStorageSOPInstanceUID = UID(plan.uid)
-    meta.TransferSyntaxUID = ImplicitVRLittleEndian if plan.implicit_vr else ExplicitVRLittleEndian
+    meta.TransferSyntaxUID = SYNTAXES[storage.syntax]
     header = FileDataset("", {}, file_meta=meta, preamble=b"\0" * 128)
     header.SOPClassUID = CTImageStorage
     header.SOPInstanceUID = plan.uid
@@ -88,12 +116,14 @@ def _header(plan: StudyPlan, grid: Grid, thickness_mm: float, signed: bool) -> D
     header.ImagePositionPatient = ["0", "0", "0"]
     header.ImageOrientationPatient = ["1", "0", "0", "0", "1", "0"]
     header.SamplesPerPixel = 1
-    header.PhotometricInterpretation = "MONOCHROME2"
+    header.PhotometricInterpretation = "MONOCHROME1" if storage.inverted else "MONOCHROME2"
     header.Rows, header.Columns = grid.shape[1:]
     header.PixelSpacing = [_text(grid.pixel_mm)] * 2
     header.BitsAllocated = header.BitsStored = 16
     header.HighBit = 15
-    header.PixelRepresentation = int(signed)
+    header.PixelRepresentation = int(storage.signed)
+    if storage.padding == DECLARED_PADDING:
+        header.PixelPaddingValue = storage.padding
     header.WindowCenter, header.WindowWidth = "400", "1800"
-    header.RescaleIntercept, header.RescaleSlope = str(INTERCEPT_HU), "1"
+    header.RescaleIntercept, header.RescaleSlope = str(storage.intercept_hu), "1"
     return header

@@ -6,7 +6,7 @@ from cspine.phantom.canvas import Canvas, Frame, Material
 from cspine.phantom.solids import beam, box, chain, ellipsoid, mirrored, shell
 from cspine.phantom.spine import Spine
 
-SKULL = Material(cortex_hu=1100, core_hu=430, cortex_mm=1.4, surface_mm=0.55, joint_mm=1.2)
+SKULL = Material(cortex_hu=1100, core_hu=430, cortex_mm=1.4, surface_mm=0.25, joint_mm=1.2)
 JAW = Material(cortex_hu=1080, core_hu=260, cortex_mm=1.6, joint_mm=0.0)
 ENAMEL = Material(cortex_hu=2350, core_hu=1600, cortex_mm=1.2, texture_hu=0, surface_mm=0, joint_mm=0)
 DENTINE = Material(cortex_hu=1450, core_hu=900, cortex_mm=1.6, texture_hu=0, surface_mm=0, joint_mm=0)

@@ -6,7 +6,9 @@ irrational numbers are linearly independent over the rationals, hence the kinds 
 """
 
 import math
+import zlib
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
@@ -25,7 +27,24 @@ ADJACENT_BOOST = 1.6
 
 ASCENDING_SHARE = 0.1
 START_AT_TWO_SHARE = 0.1
-IMPLICIT_VR_SHARE = 0.2
+# What else differs between files: value -> share; how the competition's divide is not known.
+SYNTAX_SHARES = {"implicit": 0.2, "explicit": 0.6, "jpeg_lossless": 0.2}
+INTERCEPT_SHARES = {-1024: 0.88, 0: 0.06, -1000: 0.06}
+# Stored outside a round field of view; the header tells the first, anonymised ones often have lost it.
+PADDING_SHARES = {None: 0.85, -2000: 0.1, -1500: 0.05}
+DECLARED_PADDING = -2000
+MONOCHROME1_SHARE = 0.03
+
+
+@dataclass(frozen=True)
+class Storage:
+    """How a study's files store their pixels."""
+
+    syntax: str  # a key of SYNTAX_SHARES
+    signed: bool
+    intercept_hu: int
+    padding: int | None  # the stored value outside the field of view, None where the field is square
+    inverted: bool  # MONOCHROME1, which by the standard concerns the display only
 
 
 @dataclass(frozen=True)
@@ -41,7 +60,7 @@ class StudyPlan:
     has_boxes: bool
     ascending: bool
     first_number: int
-    implicit_vr: bool
+    storage: Storage
 
     def rng(self, stream: str) -> np.random.Generator:
         """The study's random numbers for one purpose; the streams are independent of each other and of the labels."""
@@ -50,10 +69,10 @@ class StudyPlan:
 
 def plan_study(seed: int, split: str, index: int, mask_share: float = 0.5, box_share: float = 0.5) -> StudyPlan:
     """Everything about study `index` of a split that can be known without rendering it."""
-    offsets = _generator(seed, split, 0, "offsets").random(6)
+    offsets = _generator(seed, split, 0, "offsets").random(10)
 
     def turn(which: int, root: int) -> float:
-        return (offsets[which] + index * math.sqrt(root)) % 1.0
+        return float((offsets[which] + index * math.sqrt(root)) % 1.0)
 
     golden = (offsets[0] + index * (math.sqrt(5) - 1) / 2) % 1.0
     positive = golden < POSITIVE_SHARE
@@ -68,8 +87,27 @@ def plan_study(seed: int, split: str, index: int, mask_share: float = 0.5, box_s
         has_boxes=split == "train" and positive and turn(2, 3) < box_share,
         ascending=turn(3, 7) < ASCENDING_SHARE,
         first_number=2 if turn(4, 11) < START_AT_TWO_SHARE else 1,
-        implicit_vr=turn(5, 13) < IMPLICIT_VR_SHARE,
+        storage=_storage(turn(5, 13), turn(6, 17), turn(7, 19), turn(8, 23), turn(9, 29)),
     )
+
+
+def _storage(syntax: float, sign: float, intercept: float, padding: float, inverted: float) -> Storage:
+    """From one turn, in [0, 1), for each property."""
+    intercept_hu, padded = _share(INTERCEPT_SHARES, intercept), _share(PADDING_SHARES, padding)
+    return Storage(
+        syntax=_share(SYNTAX_SHARES, syntax),
+        # Values below zero occur, so that unsigned integers would not do.
+        signed=sign < 0.5 or padded is not None or intercept_hu != -1024,
+        intercept_hu=intercept_hu,
+        padding=padded,
+        inverted=inverted < MONOCHROME1_SHARE,
+    )
+
+
+def _share(shares: dict[Any, float], turn: float) -> Any:
+    """The value whose part of [0, 1) holds the turn."""
+    place = int(np.searchsorted(np.cumsum(list(shares.values())), turn, side="right"))
+    return list(shares)[min(place, len(shares) - 1)]
 
 
 def draw_levels(rng: np.random.Generator) -> tuple[int, ...]:
@@ -93,5 +131,5 @@ def study_uid(seed: int, split: str, index: int) -> str:
 
 
 def _generator(seed: int, split: str, index: int, stream: str) -> np.random.Generator:
-    words = [seed, SPLITS.index(split), index, int.from_bytes(stream.encode(), "big") % (1 << 32)]
+    words = [seed, SPLITS.index(split), index, zlib.crc32(stream.encode())]
     return np.random.default_rng(np.random.SeedSequence(words))

@@ -4,6 +4,7 @@ import math
 from collections.abc import Callable
 from dataclasses import dataclass
 
+import cv2
 import numpy as np
 from numba import njit
 from numpy.typing import ArrayLike
@@ -23,6 +24,7 @@ AIRWAY_Y = (6, 6.5, 7, 7, 8, 9, 8, 8, 8, 8)
 PREVERTEBRAL = (4, 4, 4.5, 5, 8, 11, 12, 12, 12, 12)
 PIRIFORM = (0, 0, 0, 2.5, 5, 0, 0, 0, 0, 0)  # half axis of the two sinuses beside the larynx
 TABLE_SHARE = 0.7
+SOFT_STEP_MM = 1.25  # soft tissue changes slowly along z
 TILE = 8
 MUSCLE = 1e6  # stands for "not decided yet" among HU
 
@@ -46,10 +48,12 @@ class Tissue:
 
 
 def paint_tissue(canvas: Canvas, spine: Spine, rng: np.random.Generator) -> None:
-    """Fill the canvas with a neck around the spine."""
+    """Fill the canvas with a neck around the spine; fine slices between painted ones are interpolated."""
     tissue = draw_tissue(canvas.grid.z_mm(), spine, rng)
+    every, hu = max(1, int(SOFT_STEP_MM / canvas.grid.spacing_mm)), canvas.hu
     _paint_tissue(
-        canvas.hu,
+        hu,
+        every,
         canvas.grid.numbers,
         tissue.outline,
         tissue.tubes,
@@ -60,6 +64,11 @@ def paint_tissue(canvas: Canvas, spine: Spine, rng: np.random.Generator) -> None
         tissue.fat_mm,
         canvas.noise,
     )
+    for k in range(len(hu)):
+        above, below = k - k % every, min(k - k % every + every, len(hu) - 1)
+        if above < k < below:
+            share = (k - above) / (below - above)
+            cv2.addWeighted(hu[above], 1 - share, hu[below], share, 0, hu[k])
 
 
 def draw_tissue(z_mm: np.ndarray, spine: Spine, rng: np.random.Generator) -> Tissue:
@@ -186,14 +195,16 @@ def _near_tube(x, y, reach, tube, vessels):
 
 
 @njit(cache=True, fastmath=True)
-def _paint_tissue(hu, numbers, outline, tubes, vessels, muscles, hu_of, plump, fat_mm, noise):
-    """Paint tile by tile, so that a voxel asks only for what can lie in its tile."""
+def _paint_tissue(hu, every, numbers, outline, tubes, vessels, muscles, hu_of, plump, fat_mm, noise):
+    """Paint the last and each `every`-th slice tile by tile: a voxel asks only for what can lie in its tile."""
     step = numbers[4]
     reach = 0.71 * TILE * step
     half = 0.5 * TILE * step
     chosen = np.empty(muscles.shape[1], np.int64)
     swerve = np.empty((2, 2, 2))
     for k in range(hu.shape[0]):
+        if k % every and k < hu.shape[0] - 1:
+            continue
         shape = outline[k]
         for j in range(0, hu.shape[1], TILE):
             for i in range(0, hu.shape[2], TILE):

@@ -12,7 +12,6 @@ from pathlib import Path
 from typing import Any
 
 import cv2
-import numpy as np
 import pandas as pd
 from tqdm import tqdm
 
@@ -20,19 +19,21 @@ from cspine.anatomy import LEVELS, OVERALL, TARGETS
 from cspine.config import differences
 from cspine.errors import UserError
 from cspine.paths import read_json, write_json
-from cspine.phantom.anatomy import draw_grid, draw_patient, render
-from cspine.phantom.canvas import Canvas, Grid
+from cspine.phantom.acquisition import Acquisition, draw_acquisition
+from cspine.phantom.anatomy import draw_patient, render, vertebrae
+from cspine.phantom.annotation import find_boxes, flawed_mask
+from cspine.phantom.canvas import Canvas
 from cspine.phantom.dicom_files import file_numbers, write_mask, write_series
-from cspine.phantom.fractures import Fracture, cracks_by_level, draw_fractures
-from cspine.phantom.labels import StudyPlan, plan_study
+from cspine.phantom.fractures import FRACTURE_COLUMNS, Fracture, cracks_by_level, describe, draw_fractures, mark_missed
+from cspine.phantom.labels import StudyPlan, plan_study, study_uid
 from cspine.phantom.scanner import draw_scanner, scan
+from cspine.phantom.visibility import visibility
 from cspine.tables import BOX_COLUMNS, STUDY, write_table
 
-VERSION = 1
+VERSION = 2
 MARKER = "phantom.json"
 RECORDS = ".records"
-FRACTURE_COLUMNS = (STUDY, "level", "type", "gap_mm", "n_slices")
-SMALLEST_BOX_VOXELS = 3
+STUB_ROWS = 3
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -42,10 +43,19 @@ class Order:
     studies: int
     test_studies: int
     seed: int
-    matrix: int = 256
-    spacing_mm: float = 1.0
+    matrix: int = 512
+    spacing_mm: float | None = None  # drawn for each study
     mask_share: float = 0.5
-    box_share: float = 0.5
+    box_share: float = 0.25
+    kaggle_stub: bool = False
+
+    def asked(self) -> list[tuple[str, str]]:
+        """(uid, target) of the rows of test.csv: all eight of every test study; of a stub, C1 of three absent ones."""
+        if self.kaggle_stub:
+            after = range(self.test_studies, self.test_studies + STUB_ROWS)
+            return [(study_uid(self.seed, "test", k), LEVELS[0]) for k in after]
+        uids = [study_uid(self.seed, "test", k) for k in range(self.test_studies)]
+        return [(uid, target) for uid in uids for target in (*LEVELS, OVERALL)]
 
     def plans(self) -> list[StudyPlan]:
         shares = {"mask_share": self.mask_share, "box_share": self.box_share}
@@ -61,62 +71,41 @@ def make_dataset(out: Path, order: Order, processes: int = 1) -> None:
     missing = [plan for plan in plans if not _record_file(out, plan).is_file()]
     for _ in tqdm(_make_all(out, order, missing, processes), "phantom", len(missing), unit="study", disable=None):
         pass
-    _write_tables(out, [(plan, read_json(_record_file(out, plan))) for plan in plans])
+    _write_tables(out, order, [(plan, read_json(_record_file(out, plan))) for plan in plans])
     write_json(out / MARKER, {**_marker(order), "complete": True})
     shutil.rmtree(out / RECORDS)
 
 
 def make_study(out: Path, order: Order, plan: StudyPlan) -> None:
     """Render one study and write its files; its record, written last, says that it is done."""
-    canvas, fractures = render_study(plan, order.matrix, order.spacing_mm)
+    canvas, fractures, acquisition = render_study(plan, order.matrix, order.spacing_mm)
     rng = plan.rng("scanner")
-    scanner = draw_scanner(order.spacing_mm, rng)
-    signed = bool(rng.random() < 0.5)
+    scanner = draw_scanner(rng)
     numbers = file_numbers(plan, canvas.grid.shape[0])
+    patient = draw_patient(plan.rng("anatomy"))
+    seen = [visibility(f, canvas, patient, scanner.kernel.blur_mm, scanner.noise_hu) for f in fractures]
     record = {
-        "boxes": find_boxes(canvas.truth, fractures, numbers, plan) if plan.has_boxes else [],
-        "fractures": [_describe(fracture, canvas.truth) for fracture in fractures],
+        "boxes": find_boxes(canvas, fractures, numbers, plan.rng("boxes")) if plan.has_boxes else [],
+        "fractures": [describe(f, canvas, numbers, v) for f, v in zip(fractures, seen, strict=True)],
     }
     if plan.has_mask:
-        write_mask(out / "segmentations" / f"{plan.uid}.nii", canvas.label, canvas.grid)
+        mask = flawed_mask(canvas.label, canvas.grid, plan.rng("mask"))
+        write_mask(out / "segmentations" / f"{plan.uid}.nii", mask, canvas.grid)
     grid, painted = canvas.grid, canvas.hu
     del canvas  # its other volumes take more memory than the image
-    hu = scan(painted, grid, scanner, rng)
-    write_series(out / f"{plan.split}_images" / plan.uid, hu, grid, plan, scanner.thickness_mm, signed)
+    hu = scan(painted, grid, acquisition.thickness_mm, scanner, rng)
+    write_series(out / f"{plan.split}_images" / plan.uid, hu, grid, plan, acquisition.thickness_mm)
     write_json(_record_file(out, plan), record)
 
 
-def render_study(plan: StudyPlan, matrix: int, spacing_mm: float) -> tuple[Canvas, list[Fracture]]:
-    """The study before the scanner saw it, with its fractures."""
-    rng = plan.rng("anatomy")
-    spine, bone, seeds = draw_patient(rng)
-    grid: Grid = draw_grid(spine, matrix, spacing_mm, rng)
-    fractures = draw_fractures(plan.levels, spine, plan.rng("fractures"))
-    return render(grid, spine, bone, seeds, cracks_by_level(fractures)), fractures
-
-
-def find_boxes(
-    truth: np.ndarray, fractures: list[Fracture], numbers: np.ndarray, plan: StudyPlan
-) -> list[dict[str, int]]:
-    """At most one box a slice, about the largest fracture there; some studies are annotated with gaps."""
-    rng = plan.rng("boxes")
-    kept = 1.0 if rng.random() < 0.5 else rng.uniform(0.6, 0.95)
-    levels = np.zeros(256, np.uint8)
-    levels[[f.number for f in fractures]] = [f.level + 1 for f in fractures]
-    boxes = []
-    for k in np.flatnonzero(truth.any((1, 2))):
-        margin, keep = rng.integers(1, 3), rng.random() < kept
-        level = levels[truth[k]]
-        counts = np.bincount(level.ravel(), minlength=8)[1:]
-        ys, xs = np.nonzero(level == counts.argmax() + 1)
-        if not keep or len(ys) < SMALLEST_BOX_VOXELS:
-            continue
-        x0, y0 = max(int(xs.min()) - margin, 0), max(int(ys.min()) - margin, 0)
-        x1 = min(int(xs.max()) + margin + 1, truth.shape[2])
-        y1 = min(int(ys.max()) + margin + 1, truth.shape[1])
-        values = (x0, y0, x1 - x0, y1 - y0, numbers[k])
-        boxes.append({name: int(v) for name, v in zip(BOX_COLUMNS, values, strict=True)})
-    return sorted(boxes, key=lambda box: box["slice_number"])
+def render_study(plan: StudyPlan, matrix: int, spacing_mm: float | None) -> tuple[Canvas, list[Fracture], Acquisition]:
+    """The study before the scanner saw it, with its fractures, and how it is to be scanned."""
+    spine, bone, seeds = draw_patient(plan.rng("anatomy"))
+    acquisition = draw_acquisition(spine, plan, matrix, spacing_mm)
+    fractures = draw_fractures(plan.levels, spine, vertebrae(spine, seeds), plan.rng("fractures"))
+    canvas = render(acquisition.grid, spine, bone, seeds, cracks_by_level(fractures))
+    mark_missed(canvas, fractures, spine)
+    return canvas, fractures, acquisition
 
 
 def label_row(plan: StudyPlan) -> dict[str, Any]:
@@ -175,24 +164,15 @@ def _record_file(out: Path, plan: StudyPlan) -> Path:
     return out / RECORDS / f"{plan.split}-{plan.index}.json"
 
 
-def _describe(fracture: Fracture, truth: np.ndarray) -> dict[str, Any]:
-    slices = int((truth == fracture.number).any((1, 2)).sum())
-    return {"level": LEVELS[fracture.level], "type": fracture.kind, "gap_mm": fracture.gap_mm, "n_slices": slices}
-
-
-def _write_tables(out: Path, made: list[tuple[StudyPlan, dict[str, Any]]]) -> None:
+def _write_tables(out: Path, order: Order, made: list[tuple[StudyPlan, dict[str, Any]]]) -> None:
     train = [(plan, record) for plan, record in made if plan.split == "train"]
     test = [plan for plan, _ in made if plan.split == "test"]
     labels = (STUDY, *TARGETS)
     _write(out / "train.csv", (label_row(plan) for plan, _ in train), labels)
     _write(out / "test_answers.csv", map(label_row, test), labels)
     _write(out / "train_bounding_boxes.csv", _rows(train, "boxes"), (STUDY, *BOX_COLUMNS))
-    _write(out / "fractures.csv", _rows(made, "fractures"), FRACTURE_COLUMNS)
-    rows = [
-        {"row_id": f"{plan.uid}_{target}", STUDY: plan.uid, "prediction_type": target}
-        for plan in test
-        for target in (*LEVELS, OVERALL)
-    ]
+    _write(out / "fractures.csv", _rows(made, "fractures"), (STUDY, *FRACTURE_COLUMNS))
+    rows = [{"row_id": f"{uid}_{target}", STUDY: uid, "prediction_type": target} for uid, target in order.asked()]
     _write(out / "test.csv", rows, ("row_id", STUDY, "prediction_type"))
     _write(out / "sample_submission.csv", ({**row, "fractured": 0.5} for row in rows), ("row_id", "fractured"))
 
