@@ -1,7 +1,6 @@
 """Attributes follow from geometry, reach the model in training, prediction and inference alike, and matter."""
 
 from dataclasses import replace
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -12,7 +11,7 @@ from safetensors.torch import load_file
 from tiny_pipeline import ALONE, Prepared
 
 from cspine.anatomy import LEVELS
-from cspine.config import Model
+from cspine.config import Config, Model
 from cspine.data.attributes import slice_attributes
 from cspine.data.decode import DecodeTask, decode_study
 from cspine.data.slices import channels
@@ -23,6 +22,11 @@ from cspine.submission import _images
 from cspine.tables import STUDY, read_slices
 from cspine.tasks.base import find_task
 from cspine.training import train_fold
+
+
+@pytest.fixture(scope="module")
+def prepared(tmp_path_factory: pytest.TempPathFactory) -> Prepared:
+    return Prepared(tmp_path_factory.mktemp("attributes"))
 
 
 @given(st.lists(st.floats(0.3, 5), min_size=2, max_size=40), st.floats(-2000, 2000))
@@ -56,8 +60,7 @@ def test_the_model_uses_image_and_attributes_and_asks_for_them() -> None:
         model(images)
 
 
-def test_attributes_reach_the_model_alike_in_prediction_and_inference(tmp_path: Path) -> None:
-    prepared = Prepared(tmp_path)
+def test_attributes_reach_the_model_alike_in_prediction_and_inference(prepared: Prepared) -> None:
     config = prepared.config("a", "vertebra/attributes")
     config = replace(config, model=replace(config.model, name="attribute_classifier"))
     for fold in (0, 1):
@@ -77,8 +80,7 @@ def test_attributes_reach_the_model_alike_in_prediction_and_inference(tmp_path: 
     assert not np.allclose(found, other, atol=1e-5)
 
 
-def test_each_slice_travels_with_its_own_attributes(tmp_path: Path) -> None:
-    prepared = Prepared(tmp_path)
+def test_each_slice_travels_with_its_own_attributes(prepared: Prepared) -> None:
     config = prepared.config("a", "vertebra/attributes")
     task = find_task(config.task)(replace(config, model=Model(name="attribute_classifier")), 0)
     for samples in (task.training_samples(), task.prediction_samples()):
@@ -88,7 +90,7 @@ def test_each_slice_travels_with_its_own_attributes(tmp_path: Path) -> None:
             assert float(sample["attributes"][2]) == 4
 
 
-def test_the_task_names_the_model_it_needs(tmp_path: Path) -> None:
-    config = Prepared(tmp_path).config("a", "vertebra/attributes")
+def test_the_task_names_the_model_it_needs() -> None:
+    config = Config(name="a", task="vertebra/attributes")
     with pytest.raises(UserError, match=r"model\.name=attribute_classifier"):
         find_task(config.task)(config, 0)
