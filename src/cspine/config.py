@@ -106,8 +106,9 @@ class Augment:
 @dataclass(frozen=True, kw_only=True)
 class Model:
     name: str = "slice_classifier"  # a file in src/cspine/models
-    backbone: str = "mobilenetv3_small_050"  # any timm model
-    # null, 'imagenet', a local .pth or .safetensors file, or 'stage1': the encoder of the same fold of that run.
+    backbone: str = "mobilenetv3_small_050"  # any timm model, or one of torchvision's that timm lacks
+    # null, 'imagenet', a local .pth, .safetensors or (Caffe's convention) .npz file, or 'stage1': the encoder of the
+    # same fold of that run.
     pretrained: str | None = None
     dropout: float = setting(0.1, low=0, high=1)
 

@@ -108,7 +108,8 @@ def _predict(
 
 def _images(study: DecodedStudy, settings: Preprocess) -> StudyImages:
     assert study.geometry is not None
-    return StudyImages(study.volumes[settings], study.geometry.z_mm, study.geometry.spacing_mm)
+    geometry = study.geometry
+    return StudyImages(study.volumes[settings], geometry.z_mm, geometry.spacing_mm, thickness_mm=geometry.thickness_mm)
 
 
 def _write(rows: pd.DataFrame, done: dict[str, np.ndarray], priors: dict[str, float], output: Path) -> None:

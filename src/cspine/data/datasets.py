@@ -17,7 +17,8 @@ class SliceSamples:
     """Slices of cached studies.
 
     `study` and `index` (n,) name each sample's study and slice; `targets` are float arrays (n, ...) that travel with
-    the images. A sample is drawn by (position, seed); a seed below 0 leaves it unaugmented.
+    the images, for the loss or, beside the image, for the model. A sample is drawn by (position, seed); a seed below 0
+    leaves it unaugmented.
     """
 
     studies: list[CachedStudy]

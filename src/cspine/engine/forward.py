@@ -1,41 +1,49 @@
 """Forward passes without gradients over the images of one study."""
 
 import os
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import torch
 from torch import nn
 
+INPUTS = ("image", "attributes")
+
+
+def model_inputs(batch: Mapping[str, torch.Tensor]) -> list[torch.Tensor]:
+    """What of a batch the model is called with, in its order: everything else is for the loss."""
+    return [batch[name] for name in INPUTS if name in batch]
+
 
 def mean_probabilities(
-    models: Sequence[nn.Module], batches: Iterable[np.ndarray], device: torch.device, precision: str
+    models: Sequence[nn.Module], batches: Iterable[Mapping[str, np.ndarray]], device: torch.device, precision: str
 ) -> np.ndarray:
     """The mean over models of `model_probabilities`, float32 (images, outputs)."""
     return model_probabilities(models, batches, device, precision).mean(axis=0)
 
 
 def model_probabilities(
-    models: Sequence[nn.Module], batches: Iterable[np.ndarray], device: torch.device, precision: str
+    models: Sequence[nn.Module], batches: Iterable[Mapping[str, np.ndarray]], device: torch.device, precision: str
 ) -> np.ndarray:
     """The sigmoid of each model's logits, float32 (models, images, outputs).
 
-    `batches` are uint8 (n, channels, y, x). Half precision is used on CUDA only; the CPU computes in float32.
+    `batches` hold "image", uint8 (n, channels, y, x), and what else of INPUTS the models take. Half precision is used
+    on CUDA only; the CPU computes in float32.
     """
     threads = 1 if device.type == "cuda" else min(len(models), len(os.sched_getaffinity(0)))
     half = precision if device.type == "cuda" else "float32"
 
     @torch.inference_mode()
-    def probabilities(model: nn.Module, images: torch.Tensor) -> torch.Tensor:
+    def probabilities(model: nn.Module, inputs: list[torch.Tensor]) -> torch.Tensor:
         with torch.autocast(device.type, getattr(torch, half), enabled=half != "float32"):
-            return model(images).float().sigmoid()
+            return model(*inputs).float().sigmoid()
 
     rows = []
     # On a CPU the models share the cores: OpenMP inside one small model gains little and spins while it waits.
     with ThreadPoolExecutor(threads) as pool:
         for batch in batches:
-            images = torch.from_numpy(batch).to(device, non_blocking=True)
-            outputs = list(pool.map(probabilities, models, [images] * len(models)))
+            tensors = {name: torch.from_numpy(values).to(device, non_blocking=True) for name, values in batch.items()}
+            outputs = list(pool.map(probabilities, models, [model_inputs(tensors)] * len(models)))
             rows.append(torch.stack(outputs).cpu().numpy())
     return np.concatenate(rows, axis=1)

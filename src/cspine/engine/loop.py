@@ -14,6 +14,7 @@ from tqdm import tqdm
 from cspine.config import Config, config_hash
 from cspine.engine.determinism import set_determinism
 from cspine.engine.distributed import World
+from cspine.engine.forward import model_inputs
 from cspine.engine.journal import Journal
 from cspine.engine.loader import EpochSampler, Samples, prediction_loader, training_loader
 from cspine.engine.state import TrainingState
@@ -116,7 +117,7 @@ class _Trainer:
         device, precision = self.world.device, self.config.train.precision
         batch = {key: value.to(device, non_blocking=True) for key, value in batch.items()}
         with torch.autocast(device.type, getattr(torch, precision), enabled=precision != "float32"):
-            outputs = self.model(batch["image"])
+            outputs = self.model(*model_inputs(batch))
         loss = self.task.loss(outputs.float(), batch)
         value = float(loss.detach())
         if not np.isfinite(value):
@@ -154,7 +155,8 @@ def predict(model: nn.Module, samples: Samples, config: Config, world: World) ->
     parts = []
     for batch in tqdm(loader, desc=f"{config.name} predicting", unit="batch", disable=world.hide_bar, leave=False):
         with torch.autocast(world.device.type, getattr(torch, precision), enabled=precision != "float32"):
-            parts.append(model(batch["image"].to(world.device, non_blocking=True)).float().cpu().numpy())
+            inputs = [values.to(world.device, non_blocking=True) for values in model_inputs(batch)]
+            parts.append(model(*inputs).float().cpu().numpy())
     gathered = world.gather(np.concatenate(parts) if parts else None)
     shape = next(part.shape[1:] for part in gathered if part is not None)
     outputs = np.empty((len(samples), *shape), np.float32)

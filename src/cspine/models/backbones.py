@@ -1,47 +1,135 @@
-"""Image encoders from timm, with local or downloaded pre-trained weights, for any number of input channels."""
+"""Image encoders from timm, and from torchvision what timm lacks, for any number of input channels."""
 
 import os
 import socket
+from collections.abc import Iterable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import timm
 import torch
-from safetensors.torch import load_file
+from timm.models import adapt_input_conv
 from torch import nn
 
 from cspine.config import Model
 from cspine.errors import UserError, nearest
+from cspine.models import torchvision_encoders
+from cspine.models.weights import read_encoder
 
 HUB = ("huggingface.co", 443)
-PREFIX = "backbone."  # of the encoder in the weights of our own runs
+# The names of the 14 models of the report (README, the method, phase 2) and what `model.backbone` calls them.
+REPORT = {
+    "AlexNet": "alexnet",
+    "VGG16-BN": "vgg16_bn",
+    "ResNet50": "resnet50",
+    "ResNeXt50-32x4d": "resnext50_32x4d",
+    "GoogLeNet": "googlenet",
+    "InceptionV3": "inception_v3",
+    "DenseNet121": "densenet121",
+    "EfficientNetV2-S": "tf_efficientnetv2_s",
+    "MobileNetV3-Large": "mobilenetv3_large_100",
+    "ConvNeXt-S": "convnext_small",
+    "MNASNet 1.3": "mnasnet1_3",
+    "ShuffleNetV2 x2.0": "shufflenet_v2_x2_0",
+    "Swin-S": "swin_small_patch4_window7_224",
+    "RegNetY-8GF": "regnety_080",
+}
+# What makes a timm family that is built for one image size take any, by the file that defines it.
+ANY_SIZE = {
+    "swin_transformer": {"strict_img_size": False},
+    "swin_transformer_v2": {"strict_img_size": False},
+    "deit": {"dynamic_img_size": True},
+    "vision_transformer": {"dynamic_img_size": True},
+    "eva": {"dynamic_img_size": True},
+}
+SIZES_PX = (32, 48, 64, 75, 80, 96, 112, 128, 160, 192, 224, 256, 299, 320, 336, 384, 448, 512)
 
 
 def create_backbone(settings: Model, channels: int) -> nn.Module:
-    """A timm model that maps (n, channels, y, x) to (n, num_features).
+    """A model that maps (n, channels, y, x) to (n, feature_count): timm's of this name, else torchvision's.
 
-    Pre-trained first convolutions are adapted to `channels` by timm. Raises UserError for an unknown name, a missing
-    or unfitting weight file, and for `imagenet` without a network.
+    Pre-trained first convolutions are adapted to `channels` by timm's rule: summed for one channel, else repeated and
+    scaled, so that a grey image in all channels excites them alike (exactly for 1, 3, 6, 9, ...). Raises UserError for
+    an unknown name, a missing or unfitting weight file, and for `imagenet` without a network.
     """
-    name = settings.backbone
-    if not timm.is_model(name):
-        raise UserError(f"model.backbone={name}: timm has no such model; {nearest(name, timm.list_models())}")
-    options: dict[str, Any] = {"in_chans": channels, "num_classes": 0}
-    if settings.pretrained is None:
-        return timm.create_model(name, pretrained=False, **options)
     if settings.pretrained == "imagenet":
-        return _from_hub(name, options)
-    return _from_file(name, Path(settings.pretrained), options)
+        return _from_hub(settings.backbone, channels)
+    if settings.pretrained is not None:
+        return _from_file(settings.backbone, channels, Path(settings.pretrained))
+    return _untrained(settings.backbone, channels)
 
 
-def _from_hub(name: str, options: dict[str, Any]) -> nn.Module:
+def feature_count(backbone: nn.Module) -> int:
+    """The length of a backbone's feature vector."""
+    # Some timm models project their features once more after pooling; they say so by head_hidden_size.
+    count: Any = getattr(backbone, "head_hidden_size", None) or backbone.num_features
+    return count
+
+
+def require_size(backbone: nn.Module, name: str, channels: int, size_px: int) -> None:
+    """Raises UserError where the backbone does not take images of this size, with the usual sizes that it takes."""
+    if usable_sizes(backbone, channels, (size_px,)):
+        return
+    usable = ", ".join(map(str, usable_sizes(backbone, channels, SIZES_PX))) or "none"
+    raise UserError(f"data.image_size_px={size_px}: {name} does not take images of this size; of the usual: {usable}")
+
+
+def usable_size(settings: Model, channels: int, size_px: int) -> int:
+    """`size_px` if the backbone takes images of this size, else the least usual one above, else the least of all."""
+    with torch.device("meta"):  # shapes alone tell, and weights cost seconds
+        backbone = create_backbone(replace(settings, pretrained=None), channels)
+    above = [size for size in SIZES_PX if size > size_px]
+    for size in (size_px, *above, *SIZES_PX):
+        if usable_sizes(backbone, channels, (size,)):
+            return size
+    raise UserError(f"model.backbone={settings.backbone}: takes images of none of the usual sizes")
+
+
+@torch.inference_mode()
+def usable_sizes(backbone: nn.Module, channels: int, sizes_px: Iterable[int]) -> list[int]:
+    """Those of the image sizes that the backbone takes, found by trying."""
+    was_training = backbone.training
+    backbone.eval()  # an image must leave no trace in the batch statistics
+    try:
+        return [size for size in sizes_px if _takes(backbone, channels, size)]
+    finally:
+        backbone.train(was_training)
+
+
+def _takes(backbone: nn.Module, channels: int, size_px: int) -> bool:
+    try:
+        backbone(torch.zeros(1, channels, size_px, size_px, device=next(backbone.parameters()).device))
+    except (RuntimeError, AssertionError, ValueError, IndexError):
+        return False
+    return True
+
+
+def _untrained(name: str, channels: int) -> nn.Module:
+    if timm.is_model(name):
+        return timm.create_model(name, pretrained=False, **_timm_options(name, channels))
+    if torchvision_encoders.is_model(name):
+        return torchvision_encoders.create_encoder(name, channels)
+    known = [*timm.list_models(), *torchvision_encoders.list_models()]
+    raise UserError(f"model.backbone={name}: neither timm nor torchvision has such a model; {nearest(name, known)}")
+
+
+def _timm_options(name: str, channels: int) -> dict[str, Any]:
+    family = timm.models.model_entrypoint(name).__module__.rpartition(".")[2]
+    return {"in_chans": channels, "num_classes": 0, **ANY_SIZE.get(family, {})}
+
+
+def _from_hub(name: str, channels: int) -> nn.Module:
+    if not timm.is_model(name):
+        _untrained(name, channels)  # an unknown name is the greater mistake
+        raise UserError(f"model.pretrained=imagenet: only timm's weights can be fetched; use null or a file for {name}")
     if not timm.is_model_pretrained(name):
         raise UserError(f"model.pretrained=imagenet: timm has no weights for {name}; use null or a file")
     try:
         # Without this look, an unreachable hub is retried for minutes.
         if not os.environ.get("HF_HUB_OFFLINE"):
             socket.create_connection(HUB, timeout=5).close()
-        return timm.create_model(name, pretrained=True, **options)
+        return timm.create_model(name, pretrained=True, **_timm_options(name, channels))
     except (OSError, RuntimeError) as error:
         raise UserError(
             f"model.pretrained=imagenet: the weights of {name} cannot be fetched ({type(error).__name__}: "
@@ -50,26 +138,24 @@ def _from_hub(name: str, options: dict[str, Any]) -> nn.Module:
         ) from error
 
 
-def _from_file(name: str, file: Path, options: dict[str, Any]) -> nn.Module:
-    if not file.is_file():
-        raise UserError(f"model.pretrained={file}: no such file; give null, imagenet or a .pth or .safetensors file")
-    state = _read_encoder(file)
-    expected = timm.create_model(name, pretrained=False, num_classes=0).state_dict()
+def _from_file(name: str, channels: int, file: Path) -> nn.Module:
+    model = _untrained(name, channels)
+    stem = torchvision_encoders.first_convolution(model)
+    state = read_encoder(file, stem, model.get_submodule(stem))
+    expected = model.state_dict()
     # timm passes over what a file lacks; half a pre-trained encoder is worse than an error.
     if missing := sorted(key for key in expected.keys() - state.keys() if not key.endswith("num_batches_tracked")):
         raise UserError(f"model.pretrained={file}: does not fit {name}; {missing[0]} is not in it")
-    overlay = {"state_dict": state}
     try:
-        return timm.create_model(name, pretrained=True, pretrained_cfg_overlay=overlay, **options)
+        weight = state.get(f"{stem}.weight")
+        fits = weight is not None and weight.shape[1] == channels  # so does a run of ours, whatever its channels
+        if timm.is_model(name) and not (fits and channels != 3):
+            overlay = {"state_dict": state}
+            options = _timm_options(name, channels)
+            return timm.create_model(name, pretrained=True, pretrained_cfg_overlay=overlay, **options)
+        if weight is not None and not fits:
+            state[f"{stem}.weight"] = adapt_input_conv(channels, weight)
+        model.load_state_dict({key: value for key, value in state.items() if key in expected})
     except (RuntimeError, KeyError, ValueError, NotImplementedError) as error:
         raise UserError(f"model.pretrained={file}: does not fit {name} ({str(error).splitlines()[0]})") from error
-
-
-def _read_encoder(file: Path) -> dict[str, torch.Tensor]:
-    """The encoder's weights in a file: of a run of ours, or an encoder's own."""
-    if file.suffix == ".safetensors":
-        state = load_file(file)
-    else:
-        state = torch.load(file, map_location="cpu", weights_only=True)
-    ours = {key.removeprefix(PREFIX): value for key, value in state.items() if key.startswith(PREFIX)}
-    return ours or state
+    return model

@@ -15,7 +15,9 @@ from cspine.data.cache import CachedStudy, bad_studies, open_study
 from cspine.data.slices import channels, slice_batch
 from cspine.engine.loader import Samples
 from cspine.errors import UserError
+from cspine.models.backbones import require_size
 from cspine.models.registry import create_model
+from cspine.models.slice_classifier import SliceClassifier
 from cspine.modules import import_module, list_modules
 from cspine.paths import folds_file, need
 from cspine.tables import STUDY, read_folds
@@ -31,15 +33,19 @@ class StudyImages:
     z_mm: np.ndarray
     spacing_mm: float
     presence: np.ndarray | None = None
+    thickness_mm: float | None = None  # as in the header
 
     def with_presence(self, presence: np.ndarray | None) -> "StudyImages":
         return replace(self, presence=presence)
 
-    def batches(self, indices: np.ndarray, config: Config) -> Iterator[np.ndarray]:
-        """Images of these slices, uint8 (n, channels, size, size), a training batch's double at a time."""
+    def batches(self, indices: np.ndarray, config: Config, **others: np.ndarray) -> Iterator[dict[str, np.ndarray]]:
+        """These slices, a training batch's double at a time: "image", uint8 (n, channels, size, size), and the rows of
+        the `others` (all slices, ...) under their names."""
         step = 2 * config.train.batch_size
         for start in range(0, len(indices), step):
-            yield slice_batch(self.volume, self.z_mm, indices[start : start + step], config.data)
+            chosen = indices[start : start + step]
+            image = slice_batch(self.volume, self.z_mm, chosen, config.data)
+            yield {"image": image, **{name: values[chosen] for name, values in others.items()}}
 
 
 class Task(Protocol):
@@ -129,4 +135,7 @@ def starting_model(config: Config, fold: int | None, outputs: int) -> nn.Module:
         which = "full" if fold is None else fold
         need(weights, f"python src/train.py --config <the config named {config.stage1}> --fold {which}")
         settings = replace(settings, pretrained=str(weights))
-    return create_model(settings, channels(config), outputs)
+    model = create_model(settings, channels(config), outputs)
+    if isinstance(model, SliceClassifier):
+        require_size(model.backbone, settings.backbone, channels(config), config.data.image_size_px)
+    return model

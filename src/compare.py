@@ -1,0 +1,51 @@
+"""Compare backbones on "which levels are on a slice": the report's experiment, and the same without its leak.
+
+    python src/compare.py                                       the 14 of the report, then the best 5 by group folds
+    python src/compare.py --quick                               all 14, small: minutes on two cores with a phantom
+    python src/compare.py --backbones ResNet50 squeezenet1_0    by the report's names, timm's, or torchvision's
+
+Each cell (backbone, protocol, fold) is a row of oof/compare/comparison.csv as soon as it is done, and what is there is
+not trained again. Any key of the config can be overridden: data.image_size_px=128 train.epochs=2.
+"""
+
+from pathlib import Path
+
+from cspine.cli import Parser, run
+
+# 24 studies with masks then take the 14 about 1,000 seconds of CPU time, 9 minutes on two free cores.
+QUICK = ("data.image_size_px=64", "data.slices_per_study=26", "data.workers=0")
+
+
+def main() -> None:
+    parser = Parser(__doc__)
+    parser.add_argument("--config", default="configs/vertebra/compare.yaml")
+    parser.add_argument("--backbones", nargs="+", metavar="NAME", help="default: the 14 of the report")
+    parser.add_argument("--quick", action="store_true", help=f"one group fold and {' '.join(QUICK)}")
+    args = parser.parse_with_overrides()
+
+    # Imported late so that -h answers at once.
+    from cspine.comparison import compare, comparison_text, masked_slices
+    from cspine.config import Config, load
+    from cspine.engine.distributed import join_world
+    from cspine.models.backbones import REPORT
+    from cspine.pictures.canvas import save
+    from cspine.pictures.comparison import draw_accuracy_and_time, draw_folds
+
+    config = load(Config, args.config, [*(QUICK if args.quick else ()), *args.overrides])
+    with join_world(config.train.device, config.data.workers) as world:
+        rows = compare(config, args.backbones or list(REPORT), world, args.quick)
+    if not world.is_main:
+        return
+    constant = masked_slices(config).constant_accuracy
+    print(comparison_text(rows, constant))
+    folder = Path(config.paths.oof) / config.name
+    for name, figure in (
+        ("accuracy_and_time.png", draw_accuracy_and_time(rows, constant)),
+        ("group_folds.png", draw_folds(rows, constant)),
+    ):
+        save(figure, folder / name)
+        print(folder / name)
+
+
+if __name__ == "__main__":
+    run(main)

@@ -1,0 +1,33 @@
+"""Slice and its attributes in, logits out: the encoder's features beside those of a small network (phase 2b)."""
+
+import torch
+from torch import nn
+
+from cspine.config import Model
+from cspine.data.attributes import ATTRIBUTES
+from cspine.errors import UserError
+from cspine.models.backbones import create_backbone, feature_count
+from cspine.models.slice_classifier import SliceClassifier
+
+HIDDEN = 32
+
+
+class AttributeClassifier(SliceClassifier):
+    """Maps uint8 images (n, channels, y, x) and attributes (n, 3) to logits (n, outputs)."""
+
+    def __init__(self, backbone: nn.Module, features: int, outputs: int, dropout: float) -> None:
+        super().__init__(backbone, features + HIDDEN, outputs, dropout)
+        self.attributes = nn.Sequential(
+            nn.Linear(len(ATTRIBUTES), HIDDEN), nn.ReLU(), nn.Linear(HIDDEN, HIDDEN), nn.ReLU()
+        )
+
+    def forward(self, images: torch.Tensor, attributes: torch.Tensor | None = None) -> torch.Tensor:
+        if attributes is None:
+            raise UserError("model.name=attribute_classifier needs a task that gives attributes: vertebra/attributes")
+        return self.head(torch.cat([self.features(images), self.attributes(attributes)], dim=1))
+
+
+def build(settings: Model, channels: int, outputs: int) -> AttributeClassifier:
+    """The model for images of `channels` (slices times windows) and `outputs` logits."""
+    backbone = create_backbone(settings, channels)
+    return AttributeClassifier(backbone, feature_count(backbone), outputs, settings.dropout)
