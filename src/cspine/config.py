@@ -117,7 +117,9 @@ class VolumeAugment:
     zoom: float = setting(0.4, low=0, high=3)  # 0.4 draws from 1/1.4 to 1.4
     rotate_deg: float = setting(15.0, low=0, high=180)  # about each of the three axes
     flip: float = setting(0.5, low=0, high=1)  # probability of exchanging left and right
-    shift_mm: float = setting(15.0, low=0)  # in y and x; along z the window is drawn anyway
+    # Along z the window is drawn anyway; the middle of a body is nearer to the spine in one scan than in another.
+    shift_y_mm: float = setting(40.0, low=0)
+    shift_x_mm: float = setting(15.0, low=0)
     gain: float = setting(0.2, low=0, high=0.9)
     offset: float = setting(0.1, low=0, high=1)  # share of the grey range
     gamma: float = setting(0.3, low=0, high=3)  # 0.3 draws exponents from 1/1.3 to 1.3

@@ -13,7 +13,7 @@ PACKAGE = "cspine.models"
 
 
 def list_models() -> list[str]:
-    return list_modules(PACKAGE, besides=("registry", "backbones"))
+    return list_modules(PACKAGE, besides=("registry", "backbones", "inflate", "unet3d"))
 
 
 def create_model(settings: Model, channels: int, outputs: int, pretrained: bool = True) -> "nn.Module":
