@@ -18,9 +18,9 @@ T = TypeVar("T")
 
 
 def check_window(sides: tuple[int, ...]) -> None:
-    """Refuse a window of a 3-D model whose sides cannot be halved four times."""
-    if len(sides) != 3 or any(side < 16 or side % 16 for side in sides):
-        raise UserError(f"must be three multiples of 16 (z, y, x), not {list(sides)}")
+    """Refuse a window of a 3-D model whose sides cannot be halved four times, with more than a voxel left."""
+    if len(sides) != 3 or any(side < 16 or side % 16 for side in sides) or max(sides) < 32:
+        raise UserError(f"must be three multiples of 16 (z, y, x), not all of them 16; it is {list(sides)}")
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -13,6 +13,8 @@ from torch.nn.functional import interpolate
 
 # A level is on a plane as clearly as its so many clearest voxels say, on average: one alone may be noise.
 CLEAREST_VOXELS = 4
+# What a voxel says of a level before anything is learned: one in 150.
+RARE_LOGIT = -5.0
 
 
 class UNet3d(nn.Module):
@@ -31,7 +33,10 @@ class UNet3d(nn.Module):
         self.decoder = nn.ModuleList(
             convolutions(widths[stage + 1] + channels[stage], widths[stage]) for stage in range(len(channels) - 1)
         )
-        self.head = nn.Sequential(nn.Dropout3d(dropout), nn.ConvTranspose3d(widths[0], outputs, 2, stride=2))
+        last = nn.ConvTranspose3d(widths[0], outputs, 2, stride=2)
+        # Few voxels belong to a level; from one half, hundreds of steps would go into learning that.
+        nn.init.constant_(last.bias, RARE_LOGIT)  # type: ignore[arg-type]
+        self.head = nn.Sequential(nn.Dropout3d(dropout), last)
 
     def forward(self, images: torch.Tensor) -> torch.Tensor:
         logits = self.segment(images)

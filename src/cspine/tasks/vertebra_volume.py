@@ -25,6 +25,8 @@ from cspine.tasks.base import StudyImages
 
 # Keeps the Dice of a level with hardly a voxel in a window from jumping between 0 and 1.
 SMOOTH_VOXELS = 10.0
+# The mean over all voxels is small, because nearly all are background and sure of it.
+ENTROPY_WEIGHT = 10.0
 
 
 class Task(vertebra_image.Task):
@@ -79,7 +81,7 @@ def segmentation_loss(outputs: torch.Tensor, levels: torch.Tensor) -> torch.Tens
     overlap = 2 * (found * truth).sum(voxels) + SMOOTH_VOXELS
     dice = overlap / (found.sum(voxels) + volume + SMOOTH_VOXELS)
     shown = (volume > 0).to(outputs.dtype)
-    return entropy + ((1 - dice) * shown).sum() / shown.sum().clamp(min=1)
+    return ENTROPY_WEIGHT * entropy + ((1 - dice) * shown).sum() / shown.sum().clamp(min=1)
 
 
 @torch.inference_mode()
