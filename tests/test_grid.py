@@ -73,6 +73,10 @@ def test_grid_voxels_lie_in_the_patient_where_the_study_voxels_do() -> None:
     voxel = np.array([(grid.plane_z_mm[0] - frame.z_mm[20]) / 3.0, *((np.array(cached) + 0.5) * 40 / 96 - 0.5)])
     assert np.allclose(grid.to_lps(voxel, crop, frame), truth, atol=1e-6)
 
+    planes = np.array([[z, 3.0, 5.0] for z in range(-1, grid.shape[0] + 1)])  # also beyond the end slices
+    steps = np.diff(grid.to_lps(planes, crop, frame), axis=0)
+    assert np.allclose(steps, -3.0 * frame.normal, atol=1e-6)
+
     labels = np.zeros(grid.shape, np.uint8)
     nearest = np.rint(voxel).astype(int)
     labels[tuple(nearest)] = 4

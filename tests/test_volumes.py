@@ -95,6 +95,16 @@ def test_zoom_and_flip_do_what_they_say() -> None:
     assert np.array_equal(flipped, levels[:, :, ::-1])
 
 
+def test_a_pose_takes_offsets_in_the_window_to_offsets_in_the_volume() -> None:
+    volume = np.zeros((1, 9, 11, 13))
+    middle, offset = np.array([4, 5, 6]), np.array([1.0, -2, 0])
+    turn = np.rint(rotation(np.array([90.0, 0, 0])))
+    source = middle + offset + turn @ [1, 2, 0]
+    volume[0, *source.astype(int)] = 1
+    found = sample(volume, Pose(offset, turn), (5, 5, 5), "nearest")[0]
+    assert np.argwhere(found).tolist() == [[3, 4, 2]]  # the window's middle is [2, 2, 2]
+
+
 def test_a_rotation_keeps_lengths_and_turns_about_its_axis() -> None:
     turn = rotation(np.array([30.0, 10, -20]))
     assert np.allclose(turn @ turn.T, np.eye(3))
@@ -120,6 +130,7 @@ def test_cut_ends_and_fields_take_labels_and_voxels_alike() -> None:
     for seed in range(10):
         image, target = augment(pixels, levels, seed)
         assert (image[0][target == 0] <= 100).all()  # half at most, where the window hangs over the study's end
+        assert not target[image[0] == 0].any()
         shares.append(np.mean(target == 2))
     assert 0.1 < min(shares) < max(shares) < 0.95
 
