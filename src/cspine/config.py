@@ -4,9 +4,6 @@ import dataclasses
 import hashlib
 import json
 import shlex
-import types
-import typing
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
@@ -14,20 +11,16 @@ from typing import Any, TypeVar
 import yaml
 
 from cspine.errors import UserError, nearest
+from cspine.schema import build, setting
 from cspine.windows import check_windows
 
 T = TypeVar("T")
 
 
-def setting(
-    default: Any,
-    choices: tuple[Any, ...] = (),
-    low: float | None = None,
-    high: float | None = None,
-    check: Callable[[Any], None] | None = None,
-) -> Any:
-    """A dataclass field with a default and the range or list of the values allowed; `check` raises UserError."""
-    return dataclasses.field(default=default, metadata={"choices": choices, "low": low, "high": high, "check": check})
+def check_window(sides: tuple[int, ...]) -> None:
+    """Refuse a window of a 3-D model whose sides cannot be halved four times, with more than a voxel left."""
+    if len(sides) != 3 or any(side < 16 or side % 16 for side in sides) or max(sides) < 32:
+        raise UserError(f"must be three multiples of 16 (z, y, x), not all of them 16; it is {list(sides)}")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -104,6 +97,43 @@ class Augment:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Volume:
+    """What a 3-D model sees: windows of a grid of cubic voxels over the whole study (src/cspine/data/grid.py)."""
+
+    voxel_mm: float = setting(3.0, low=0.3, high=20)
+    window_px: tuple[int, ...] = setting((64, 64, 64), check=check_window)  # z, y, x
+    # Share of a window that the next one covers again where a study is longer than one.
+    overlap: float = setting(0.5, low=0, high=0.9)
+    windows_per_study: int = setting(4, low=1)  # drawn from each training study, anew every epoch
+
+
+@dataclass(frozen=True, kw_only=True)
+class VolumeAugment:
+    """Random transforms of a window in training (src/cspine/data/augment3d.py); 0 switches one off.
+
+    Strong, so that what was learned on one kind of scan holds on others: another size of patient, voxel and field.
+    """
+
+    zoom: float = setting(0.4, low=0, high=3)  # 0.4 draws from 1/1.4 to 1.4
+    rotate_deg: float = setting(15.0, low=0, high=180)  # about each of the three axes
+    flip: float = setting(0.5, low=0, high=1)  # probability of exchanging left and right
+    # Along z the window is drawn anyway; the middle of a body is nearer to the spine in one scan than in another.
+    shift_y_mm: float = setting(40.0, low=0)
+    shift_x_mm: float = setting(15.0, low=0)
+    gain: float = setting(0.2, low=0, high=0.9)
+    offset: float = setting(0.1, low=0, high=1)  # share of the grey range
+    gamma: float = setting(0.3, low=0, high=3)  # 0.3 draws exponents from 1/1.3 to 1.3
+    blur_mm: float = setting(3.0, low=0)  # standard deviation, drawn for each axis
+    noise: float = setting(0.05, low=0, high=1)  # standard deviation as a share of the grey range
+    cut_outs: int = setting(3, low=0)  # boxes blocked out with one grey value each
+    cut_out_mm: float = setting(50.0, low=0)  # longest edge of one
+    cut_ends: float = setting(
+        0.3, low=0, high=1
+    )  # probability, for each end, that the scan begins later or ends earlier
+    cut_field: float = setting(0.3, low=0, high=1)  # probability that the field of view is smaller, with nothing around
+
+
+@dataclass(frozen=True, kw_only=True)
 class Model:
     name: str = "slice_classifier"  # a file in src/cspine/models
     backbone: str = "mobilenetv3_small_050"  # any timm model, or one of torchvision's that timm lacks
@@ -111,6 +141,10 @@ class Model:
     # same fold of that run.
     pretrained: str | None = None
     dropout: float = setting(0.1, low=0, high=1)
+    width: int = setting(16, low=4)  # channels of the finest stage of a 3-D network, doubled at each coarser one
+    # How inflated_unet makes 3-D kernels of 2-D ones: spread evenly over z, or in the middle plane alone.
+    inflate: str = setting("mean", choices=("mean", "centre"))
+    inflate_depth: int = setting(3, choices=(1, 3, 5, 7))  # planes that an inflated kernel spans at most
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -156,6 +190,8 @@ class Config(DatasetConfig):
     task: str
     stage1: str | None = None  # the vertebra run whose slice table a fracture head reads
     augment: Augment = dataclasses.field(default_factory=Augment)
+    volume: Volume = dataclasses.field(default_factory=Volume)
+    volume_augment: VolumeAugment = dataclasses.field(default_factory=VolumeAugment)
     model: Model = dataclasses.field(default_factory=Model)
     order: Ordering = dataclasses.field(default_factory=Ordering)
     train: Train = dataclasses.field(default_factory=Train)
@@ -167,8 +203,6 @@ class Pipeline:
 
     models: tuple[str, ...]
 
-
-NAMES = {"tuple": "a list such as [one, two]"}  # how errors call a type
 
 # Keys that change where or how fast a run goes, not what comes out of it.
 NOT_HASHED = {
@@ -203,23 +237,6 @@ def read_yaml(file: Path) -> dict[str, Any]:
         raise UserError(f"{file}: must be a mapping of keys to values")
     base = values.pop("base", None)
     return _merge(read_yaml(file.parent / base), values) if base else values
-
-
-def build(schema: type[T], values: dict[str, Any], where: str, prefix: str = "") -> T:
-    """Make a (nested) dataclass from a mapping; `where` and `prefix` name the place in errors."""
-    hints = typing.get_type_hints(schema)
-    fields = {item.name: item for item in dataclasses.fields(schema)}  # type: ignore[arg-type]
-    for key in values:
-        if key not in fields:
-            raise UserError(f"{where}: unknown key '{prefix}{key}'; {nearest(str(key), fields)}")
-    made = {}
-    for key, value in values.items():
-        made[key] = _convert(hints[key], value, f"{where}: {prefix}{key}", f"{prefix}{key}.")
-        _check_range(fields[key].metadata, made[key], f"{where}: {prefix}{key}")
-    missing = [name for name, item in fields.items() if name not in made and _is_required(item)]
-    if missing:
-        raise UserError(f"{where}: the key '{prefix}{missing[0]}' is missing")
-    return schema(**made)
 
 
 def to_dict(config: Any) -> dict[str, Any]:
@@ -288,54 +305,3 @@ def _apply_override(values: dict[str, Any], word: str) -> None:
         values[last] = yaml.safe_load(text)
     except yaml.YAMLError as error:
         raise UserError(f"{word}: the value is not valid YAML") from error
-
-
-def _is_required(item: dataclasses.Field) -> bool:
-    return item.default is dataclasses.MISSING and item.default_factory is dataclasses.MISSING
-
-
-def _convert(hint: Any, value: Any, where: str, prefix: str) -> Any:
-    if dataclasses.is_dataclass(hint):
-        if not isinstance(value, dict):
-            raise UserError(f"{where} is a section and needs keys below it, not the value {value!r}")
-        return build(hint, value, where.rpartition(": ")[0], prefix)  # type: ignore[arg-type]
-    options = typing.get_args(hint) if isinstance(hint, types.UnionType) else (hint,)
-    if value is None and type(None) in options:
-        return None
-    kind = next(option for option in options if option is not type(None))
-    if typing.get_origin(kind) is tuple and isinstance(value, list):
-        return tuple(_convert(typing.get_args(kind)[0], item, where, prefix) for item in value)
-    if kind is float:
-        return _to_float(value, where)
-    if kind in (bool, int, str) and type(value) is kind:
-        return value
-    names = " or ".join(
-        "null" if option is type(None) else NAMES.get(option.__name__, option.__name__) for option in options
-    )
-    raise UserError(f"{where} must be {names}, not {value!r}")
-
-
-def _to_float(value: Any, where: str) -> float:
-    # YAML 1.1 reads 1e-3, without a dot, as text.
-    if isinstance(value, bool) or not isinstance(value, int | float | str):
-        raise UserError(f"{where} must be a number, not {value!r}")
-    try:
-        return float(value)
-    except ValueError:
-        raise UserError(f"{where} must be a number, not {value!r}") from None
-
-
-def _check_range(limits: Any, value: Any, where: str) -> None:
-    if not limits or value is None:
-        return
-    if limits["choices"] and value not in limits["choices"]:
-        raise UserError(f"{where} is {value!r}; {nearest(str(value), map(str, limits['choices']))}")
-    for bound, outside in ((limits["low"], lambda v, b: not v >= b), (limits["high"], lambda v, b: not v <= b)):
-        if bound is not None and outside(value, bound):
-            side = "at least" if bound == limits["low"] else "at most"
-            raise UserError(f"{where} must be {side} {bound}, not {value}")
-    if limits["check"]:
-        try:
-            limits["check"](value)
-        except UserError as error:
-            raise UserError(f"{where}: {error}") from None

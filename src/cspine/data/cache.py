@@ -1,6 +1,10 @@
-"""Every study decoded once: windowed pixels in `<uid>.npy`, where they lie in `<uid>.json`, the bad in `bad.csv`."""
+"""Every study decoded once: windowed pixels in `<uid>.npy`, where they lie in `<uid>.json`, the bad in `bad.csv`.
+
+Of a study with a mask also the levels, cleaned and on the voxels of the pixels, in `<uid>.levels.npz`.
+"""
 
 import time
+import zipfile
 import zlib
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass, field, replace
@@ -15,7 +19,7 @@ from cspine.config import DatasetConfig, Preprocess, as_overrides, digest, to_di
 from cspine.data.geometry import Geometry
 from cspine.data.layout import image_folder, label_file, masks_on_disk, studies_on_disk, study_path
 from cspine.data.levels import LevelExtents, level_extents, level_presence
-from cspine.data.masks import load_mask
+from cspine.data.masks import cut_mask, load_mask
 from cspine.data.preprocess import Crop
 from cspine.data.stream import prepare_volumes
 from cspine.data.study import StudyError
@@ -25,7 +29,7 @@ from cspine.paths import atomic, cache_folder, find_dataset, read_json, write_js
 from cspine.tables import STUDY, read_csv, read_labels, write_table
 
 # Raise it when the code makes other pixels from the same files and settings: every study is then decoded again.
-FORMAT = 3
+FORMAT = 4
 COMMAND = "python src/prepare.py"
 BAD_COLUMNS = (STUDY, "reason", "split")
 
@@ -48,6 +52,19 @@ class CachedStudy:
             return np.load(self.file, mmap_mode="r")
         except (ValueError, OSError) as error:
             raise UserError(f"{self.file}: damaged ({error}); make it again with: {COMMAND} --verify") from error
+
+    @property
+    def levels(self) -> np.ndarray:
+        """The mask, uint8 (z, y, x) with 1 to 7 for C1 to C7, on the voxels of `volume`; only where presence is known.
+
+        Read and unpacked at each access.
+        """
+        file = levels_file(self.file)
+        try:
+            with np.load(file) as content:
+                return content["levels"]
+        except (ValueError, OSError, KeyError, zipfile.BadZipFile, zlib.error) as error:
+            raise UserError(f"{file}: missing or damaged ({error}); make it again with: {COMMAND} --verify") from error
 
     @property
     def extents(self) -> LevelExtents | None:
@@ -141,11 +158,11 @@ def prepare_study(task: Task) -> Outcome:
     try:
         source = _signature(task)
         known = _read_facts(facts_file)
-        if known and known["source"] == source and _is_whole(volume_file, known["crc32"] if task.verify else None):
+        if known and known["source"] == source and _is_whole(volume_file, known, task.verify):
             return Outcome(mask_problem=known["mask_problem"], skipped=tuple(map(tuple, known["skipped"])))
         study = prepare_volumes(task.folder, (task.preprocess,), task.fast)
         pixels = study.volumes[task.preprocess]
-        presence, mask_problem = _presence(task.mask, study.geometry, (len(pixels), *study.slice_shape))
+        labels, mask_problem = _labels(task.mask, study.geometry, (len(pixels), *study.slice_shape))
     except StudyError as error:
         outcome = Outcome(bad=error.reason, skipped=error.skipped)
     except Exception as error:
@@ -156,29 +173,35 @@ def prepare_study(task: Task) -> Outcome:
             "source": source,
             "crc32": zlib.crc32(pixels.data),
             "geometry": study.geometry.to_json(),
-            "crop": asdict(study.plans[task.preprocess].crop),
+            "crop": asdict(crop := study.plans[task.preprocess].crop),
             "slice_shape": study.slice_shape,
-            "presence": None if presence is None else presence.astype(int).tolist(),
+            "presence": _presence(labels, study.geometry),
             "mask_problem": mask_problem,
             "skipped": study.skipped,
         }
-        _write(volume_file, pixels, facts_file, facts)
+        levels = None if labels is None else cut_mask(labels, crop)
+        facts["levels_crc32"] = None if levels is None else zlib.crc32(levels.data)
+        _write(volume_file, pixels, levels, facts_file, facts)
         return Outcome(len(pixels), True, mask_problem=mask_problem, skipped=study.skipped)
-    for file in (facts_file, volume_file):
+    for file in (facts_file, volume_file, levels_file(volume_file)):
         file.unlink(missing_ok=True)
     return outcome
 
 
-def _presence(
-    mask: Path | None, geometry: Geometry, shape: tuple[int, int, int]
-) -> tuple[np.ndarray | None, str | None]:
+def _labels(mask: Path | None, geometry: Geometry, shape: tuple[int, int, int]) -> tuple[np.ndarray | None, str | None]:
+    """The mask on the study's own voxels, or the reason why there is none."""
     if mask is None:
         return None, None
     try:
-        labels = load_mask(mask, geometry, shape)
+        return load_mask(mask, geometry, shape), None
     except UserError as error:
         return None, str(error)
-    return level_presence(labels, float(np.prod(geometry.pixel_spacing_mm))), None
+
+
+def _presence(labels: np.ndarray | None, geometry: Geometry) -> list | None:
+    if labels is None:
+        return None
+    return level_presence(labels, float(np.prod(geometry.pixel_spacing_mm))).astype(int).tolist()
 
 
 def _signature(task: Task) -> str:
@@ -196,6 +219,11 @@ def _files(folder: Path, uid: str) -> tuple[Path, Path]:
     return folder / f"{uid}.npy", folder / f"{uid}.json"
 
 
+def levels_file(volume_file: Path) -> Path:
+    """Where the levels of a study lie, beside its pixels."""
+    return volume_file.with_suffix(".levels.npz")
+
+
 def _read_facts(file: Path) -> dict | None:
     try:
         return read_json(file) if file.is_file() else None
@@ -203,22 +231,34 @@ def _read_facts(file: Path) -> dict | None:
         return None  # a damaged file is made again
 
 
-def _is_whole(volume_file: Path, crc32: int | None) -> bool:
-    """Whether the pixels are there and, where a checksum is given, are those that were written."""
-    if crc32 is None or not volume_file.is_file():
-        return volume_file.is_file()
+def _is_whole(volume_file: Path, facts: dict, verify: bool) -> bool:
+    """Whether pixels and levels are there and, to `verify`, are those that were written."""
+    levels = levels_file(volume_file)
+    needed = [volume_file] if facts["levels_crc32"] is None else [volume_file, levels]
+    if not verify or not all(file.is_file() for file in needed):
+        return all(file.is_file() for file in needed)
     try:
-        return zlib.crc32(np.load(volume_file).data) == crc32
-    except (ValueError, OSError):
+        if zlib.crc32(np.load(volume_file).data) != facts["crc32"]:
+            return False
+        if levels in needed:
+            with np.load(levels) as content:
+                return zlib.crc32(content["levels"].data) == facts["levels_crc32"]
+    except (ValueError, OSError, KeyError, zipfile.BadZipFile, zlib.error):
         return False
+    return True
 
 
-def _write(volume_file: Path, pixels: np.ndarray, facts_file: Path, facts: dict) -> None:
-    """The facts go last and away first: where they stand, the pixels are whole and theirs."""
+def _write(volume_file: Path, pixels: np.ndarray, levels: np.ndarray | None, facts_file: Path, facts: dict) -> None:
+    """The facts go last and away first: where they stand, pixels and levels are whole and theirs."""
     try:
         facts_file.unlink(missing_ok=True)
         with atomic(volume_file) as temporary:
             np.save(temporary, pixels)
+        if levels is None:
+            levels_file(volume_file).unlink(missing_ok=True)
+        else:
+            with atomic(levels_file(volume_file)) as temporary:
+                np.savez_compressed(temporary, levels=levels)
         write_json(facts_file, facts)
     except OSError as error:
         raise UserError(f"cannot write the cache: {error}; set paths.cache to a disk with room") from error

@@ -10,6 +10,7 @@ from cspine.anatomy import MASK_LABELS
 from cspine.data.geometry import Geometry
 from cspine.data.levels import clean_levels
 from cspine.data.nifti import open_image
+from cspine.data.preprocess import Crop
 from cspine.errors import UserError
 
 
@@ -94,6 +95,17 @@ def _require_fit(file: Path, labels: np.ndarray, to_index: np.ndarray, result: n
             f"{file}: only {share:.0%} of the mask lies inside its CT, so it belongs to another study or its affine is "
             "wrong; get the file again, or delete it to train without it"
         )
+
+
+def cut_mask(labels: np.ndarray, crop: Crop) -> np.ndarray:
+    """Labels (z, y, x) on the pixels that a crop makes of the slices, nearest neighbour; 0 beyond the slice."""
+    places = np.arange(crop.size_px)
+    nearest = [np.rint(values).astype(np.intp) for values in crop.to_original(places, places)]
+    inside = [(index >= 0) & (index < size) for index, size in zip(nearest, labels.shape[1:], strict=True)]
+    rows, columns = (index[kept] for index, kept in zip(nearest, inside, strict=True))
+    cut = np.zeros((len(labels), crop.size_px, crop.size_px), np.uint8)
+    cut[:, inside[0][:, None] & inside[1]] = labels[:, rows[:, None], columns].reshape(len(labels), -1)
+    return cut
 
 
 def header_overlap(file: Path, geometry: Geometry, shape: tuple[int, int, int]) -> float:

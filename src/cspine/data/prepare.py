@@ -43,7 +43,7 @@ def prepare_and_report(config: DatasetConfig, splits: tuple[str, ...], verify: b
 
 def _print_summary(config: DatasetConfig, split: str, summary: Summary) -> None:
     folder = cache_folder(config)
-    gigabytes = sum(file.stat().st_size for file in folder.glob("[!.]*.npy")) / 1e9
+    gigabytes = sum(file.stat().st_size for file in folder.glob("[!.]*.np[yz]")) / 1e9
     rate = summary.slices / max(summary.seconds, 1e-9)
     print(
         f"{split}: {summary.done} studies prepared ({summary.slices} slices, {rate:.0f} a second), "

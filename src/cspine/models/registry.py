@@ -13,7 +13,8 @@ PACKAGE = "cspine.models"
 
 
 def list_models() -> list[str]:
-    return list_modules(PACKAGE, besides=("registry", "backbones", "torchvision_encoders", "weights"))
+    besides = ("registry", "backbones", "torchvision_encoders", "weights", "inflate", "unet3d")
+    return list_modules(PACKAGE, besides)
 
 
 def create_model(settings: Model, channels: int, outputs: int, pretrained: bool = True) -> "nn.Module":

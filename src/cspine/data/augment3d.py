@@ -1,0 +1,131 @@
+"""Random transforms of 3-D windows with their labels, strong enough to carry from one kind of scan to another."""
+
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from scipy.ndimage import gaussian_filter
+from torch.nn.functional import affine_grid, grid_sample
+
+from cspine.config import Volume, VolumeAugment
+
+
+class Pose(NamedTuple):
+    """Where a window lies in a volume: centre offset in voxels (z, y, x) from the volume's own, and a 3x3 matrix.
+
+    The matrix takes offsets in the window to offsets in the volume.
+    """
+
+    offset: np.ndarray
+    matrix: np.ndarray
+
+
+class VolumeAugmenter:
+    """Cuts a random window out of a study's grid; equal seeds give equal results."""
+
+    def __init__(self, settings: VolumeAugment, volume: Volume) -> None:
+        self.settings, self.volume = settings, volume
+
+    def __call__(self, pixels: np.ndarray, levels: np.ndarray, seed: int) -> tuple[np.ndarray, np.ndarray]:
+        """uint8 windows (channels, z, y, x) and (z, y, x) of grids (channels, planes, y, x) and (planes, y, x)."""
+        rng = np.random.default_rng(seed)
+        pose = self._draw_pose(levels.shape, rng)
+        image = sample(pixels, pose, self.volume.window_px, "bilinear")
+        target = sample(levels[None], pose, self.volume.window_px, "nearest")[0]
+        self._limit_view(image, target, rng)
+        self._cut_out(image, rng)
+        for channel, values in enumerate(image):
+            image[channel] = self._repaint(values, rng)
+        return np.rint(image.clip(0, 255)).astype(np.uint8), np.rint(target).astype(np.uint8)
+
+    def _draw_pose(self, shape: tuple[int, ...], rng: np.random.Generator) -> Pose:
+        settings, depth = self.settings, self.volume.window_px[0]
+        zoom = (1 + settings.zoom) ** rng.uniform(-1, 1)
+        mirrored = np.diag([1, 1, -1 if rng.random() < settings.flip else 1])
+        matrix = rotation(rng.uniform(-settings.rotate_deg, settings.rotate_deg, 3)) @ mirrored / zoom
+        # Windows end anywhere in the study, and some hang over its ends by a quarter of their depth.
+        reach = max(0.0, (shape[0] - depth / zoom) / 2) + depth / zoom / 4
+        limits = np.array(
+            [reach, settings.shift_y_mm / self.volume.voxel_mm, settings.shift_x_mm / self.volume.voxel_mm]
+        )
+        return Pose(rng.uniform(-limits, limits), matrix)
+
+    def _limit_view(self, image: np.ndarray, target: np.ndarray, rng: np.random.Generator) -> None:
+        """Leave out what another scan would not reach: planes at the ends, a margin around a smaller field."""
+        sides = target.shape
+        blank = np.zeros(sides, bool)
+        for end in (slice(None), slice(None, None, -1)):
+            if rng.random() < self.settings.cut_ends:
+                blank[end][: rng.integers(1, max(2, sides[0] // 3))] = True
+        if rng.random() < self.settings.cut_field:
+            for axis in (1, 2):
+                margin = rng.integers(0, sides[axis] // 5 + 1)
+                np.moveaxis(blank, axis, 0)[:margin] = True
+                np.moveaxis(blank, axis, 0)[sides[axis] - margin :] = True
+        image[:, blank] = 0
+        target[blank] = 0
+
+    def _cut_out(self, image: np.ndarray, rng: np.random.Generator) -> None:
+        """Block out boxes of one grey value each: the levels beneath are still to be found, from what is around."""
+        longest = self.settings.cut_out_mm / self.volume.voxel_mm
+        for _ in range(rng.integers(0, self.settings.cut_outs + 1)):
+            edges = rng.uniform(1, max(1.0, longest), 3).astype(int)
+            first = [
+                rng.integers(-edge // 2, side - edge // 2) for edge, side in zip(edges, image.shape[1:], strict=True)
+            ]
+            box = tuple(slice(max(0, f), max(0, f + edge)) for f, edge in zip(first, edges, strict=True))
+            image[:, *box] = rng.uniform(0, 255)
+
+    def _repaint(self, values: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+        """Grey values (z, y, x) of another scanner: sharpness, gamma, gain, offset, noise."""
+        settings = self.settings
+        if settings.blur_mm:
+            # Squared, so that most windows stay about as sharp as they are.
+            sigmas = rng.uniform(0, 1, 3) ** 2 * settings.blur_mm / self.volume.voxel_mm
+            values = gaussian_filter(values, sigmas, truncate=3)
+        values = (values / 255).clip(0, 1) ** ((1 + settings.gamma) ** rng.uniform(-1, 1))
+        values = values * rng.uniform(1 - settings.gain, 1 + settings.gain)
+        values = values + rng.uniform(-settings.offset, settings.offset)
+        noise = rng.standard_normal(values.shape, np.float32) * rng.uniform(0, settings.noise)
+        return 255 * (values + noise)
+
+
+def rotation(angles_deg: np.ndarray) -> np.ndarray:
+    """3x3 rotation matrix over (z, y, x): about z, then y, then x."""
+    matrix = np.eye(3)
+    for axis, angle in enumerate(np.deg2rad(angles_deg)):
+        one, other = (index for index in range(3) if index != axis)
+        turn = np.eye(3)
+        turn[[one, other], [one, other]] = np.cos(angle)
+        turn[one, other], turn[other, one] = -np.sin(angle), np.sin(angle)
+        matrix = turn @ matrix
+    return matrix
+
+
+def sample(volume: np.ndarray, pose: Pose, window_px: tuple[int, ...], mode: str) -> np.ndarray:
+    """float32 (channels, *window_px) of a volume (channels, z, y, x) at a pose; 0 beyond the volume."""
+    sizes, window = np.array(volume.shape[1:]), np.array(window_px)
+    # torch counts x, y, z, in halves of each side.
+    scaled = (pose.matrix * window)[::-1, ::-1] / sizes[::-1, None]
+    theta = np.column_stack([scaled, (2 * pose.offset / sizes)[::-1]])
+    grid = affine_grid(torch.from_numpy(theta[None].astype(np.float32)), [1, 1, *window_px], align_corners=False)
+    values = torch.from_numpy(volume[None].astype(np.float32))
+    return grid_sample(values, grid, mode=mode, padding_mode="zeros", align_corners=False)[0].numpy()
+
+
+def cut_window(volume: np.ndarray, start: int, window_px: tuple[int, ...]) -> np.ndarray:
+    """(channels, *window_px) of a volume (channels, z, y, x) as it is: from plane `start`, in the middle of y and x.
+
+    0 beyond the volume.
+    """
+    starts = [start, *((size - side) // 2 for size, side in zip(volume.shape[2:], window_px[1:], strict=True))]
+    window = np.zeros((len(volume), *window_px), volume.dtype)
+    pairs = [_overlap(first, side, size) for first, side, size in zip(starts, window_px, volume.shape[1:], strict=True)]
+    window[:, *(target for target, _ in pairs)] = volume[:, *(source for _, source in pairs)]
+    return window
+
+
+def _overlap(first: int, side: int, size: int) -> tuple[slice, slice]:
+    """Where a line of `side` from `first` on overlaps one of `size`, counted in each."""
+    begin, end = max(0, first), max(0, min(size, first + side))
+    return slice(begin - first, max(begin, end) - first), slice(begin, max(begin, end))

@@ -1,0 +1,31 @@
+"""A 3-D U-Net from scratch, small enough to train on two CPU cores (Cicek et al. 2016, with nnU-Net's blocks)."""
+
+import torch
+from torch import nn
+
+from cspine.config import Model
+from cspine.models.unet3d import UNet3d, convolutions
+
+STAGES = 4  # sides of 1/2 to 1/16: windows are multiples of 16
+
+
+class PlainEncoder(nn.Module):
+    """Maps float windows (n, channels, z, y, x) to the features of its stages, each half the size of the one before."""
+
+    def __init__(self, channels: int, widths: list[int]) -> None:
+        super().__init__()
+        before = [channels, *widths[:-1]]
+        self.stages = nn.ModuleList(convolutions(*pair, stride=2) for pair in zip(before, widths, strict=True))
+
+    def forward(self, images: torch.Tensor) -> list[torch.Tensor]:
+        features = []
+        for stage in self.stages:
+            images = stage(images)
+            features.append(images)
+        return features
+
+
+def build(settings: Model, channels: int, outputs: int) -> UNet3d:
+    """The model for windows of so many channels, its finest stage `model.width` wide; `model.backbone` is not used."""
+    widths = [settings.width * 2**stage for stage in range(STAGES)]
+    return UNet3d(PlainEncoder(channels, widths), widths, outputs, settings.width, settings.dropout)
