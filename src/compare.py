@@ -24,7 +24,7 @@ def main() -> None:
     args = parser.parse_with_overrides()
 
     # Imported late so that -h answers at once.
-    from cspine.comparison import compare, comparison_text, masked_slices
+    from cspine.comparison import compare, comparison_text
     from cspine.config import Config, load
     from cspine.engine.distributed import join_world
     from cspine.models.backbones import REPORT
@@ -36,12 +36,11 @@ def main() -> None:
         rows = compare(config, args.backbones or list(REPORT), world, args.quick)
     if not world.is_main:
         return
-    constant = masked_slices(config).constant_accuracy
-    print(comparison_text(rows, constant))
+    print(comparison_text(rows))
     folder = Path(config.paths.oof) / config.name
     for name, figure in (
-        ("accuracy_and_time.png", draw_accuracy_and_time(rows, constant)),
-        ("group_folds.png", draw_folds(rows, constant)),
+        ("accuracy_and_time.png", draw_accuracy_and_time(rows)),
+        ("group_folds.png", draw_folds(rows)),
     ):
         save(figure, folder / name)
         print(folder / name)
