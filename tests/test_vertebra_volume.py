@@ -17,6 +17,7 @@ from cspine.data.cache import open_study
 from cspine.data.prepare import prepare_and_report
 from cspine.errors import UserError
 from cspine.models.registry import create_model
+from cspine.paths import read_json
 from cspine.tables import STUDY, read_slices
 from cspine.tasks.base import StudyImages, find_task
 from cspine.tasks.vertebra_volume import ENTROPY_WEIGHT, Task, segment, segmentation_loss
@@ -87,7 +88,8 @@ def test_inference_gives_what_the_table_holds(trained: tuple[Prepared, Config]) 
     study = open_study(config, prepared.data.uids[0])  # no mask: the mean of both folds
     images = StudyImages(np.array(study.volume), study.geometry.z_mm, study.geometry.spacing_mm)
     models, task = [model_of(config, fold) for fold in (0, 1)], find_task("vertebra/volume")
-    found = task.infer(models, config, images, [{}, {}], torch.device("cpu"))
+    facts = [read_json(Path(config.paths.oof) / "vol" / f"fold{fold}" / "done.json")["facts"] for fold in (0, 1)]
+    found = task.infer(models, config, images, facts, torch.device("cpu"))
     table = read_slices(Path(config.paths.oof) / "vol" / "slices.parquet").set_index(STUDY).loc[study.uid]
     rows = table.sort_values("z_mm", ascending=False)[list(LEVELS)].to_numpy()
     assert found.shape == rows.shape
