@@ -1,7 +1,7 @@
 """Compare backbones on "which levels are on a slice": the report's experiment, and the same without its leak.
 
     python src/compare.py                                       the 14 of the report, then the best 5 by group folds
-    python src/compare.py --quick                               all 14, small: minutes on two cores with a phantom
+    python src/compare.py --quick                               all 14, small: for two cores and a phantom
     python src/compare.py --backbones ResNet50 squeezenet1_0    by the report's names, timm's, or torchvision's
 
 Each cell (backbone, protocol, fold) is a row of oof/compare/comparison.csv as soon as it is done, and what is there is
@@ -12,7 +12,7 @@ from pathlib import Path
 
 from cspine.cli import Parser, run
 
-# 24 studies with masks then take the 14 about 1,000 seconds of CPU time, 9 minutes on two free cores.
+# Extrapolated from single steps: 24 studies with masks take the 14 some 1,100 s of CPU time, 10 min on two free cores.
 QUICK = ("data.image_size_px=64", "data.slices_per_study=26", "data.workers=0")
 
 
