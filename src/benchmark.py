@@ -5,7 +5,7 @@
     python src/benchmark.py cache [data.root=input/phantom]  random samples/s from the cache, and GB for 2,019 studies
     python src/benchmark.py learnable                        AUC of a small network on crops of the phantom
     python src/benchmark.py realism --study DIR [DIR ...]    HU of tissues and power of noise, phantom beside real CT
-    python src/benchmark.py shortcuts                        AUC of file sizes, HU, noise and headers on the phantom
+    python src/benchmark.py shortcuts                        AUC of what shows no bone, such as file sizes
 
 Machines are noisy: what counts are the ratios, medians over --rounds.
 """
@@ -31,34 +31,11 @@ def main() -> None:
         raise UsageError(f"{args.what} needs --study DIR")
 
     # Imported late so that -h answers at once.
+    from cspine.benchmarks.tables import benchmark_text
     from cspine.config import Config, load
 
     config = load(Config, args.config, args.overrides)
-    if args.what == "decode":
-        from cspine.benchmarks.decoding import decode_table
-
-        print(decode_table(args.study, config.preprocess, args.rounds, args.processes))
-    elif args.what == "memory":
-        from cspine.benchmarks.memory import memory_table
-
-        print(memory_table(args.study[0], config.preprocess))
-    elif args.what == "learnable":
-        from cspine.benchmarks.learnable import learnable_table
-
-        print(learnable_table(args.patients, args.seed, max(args.processes)))
-    elif args.what == "shortcuts":
-        from cspine.benchmarks.shortcuts import shortcuts_table
-
-        print(shortcuts_table(args.studies, args.seed, max(args.processes)))
-    elif args.what == "realism":
-        from cspine.benchmarks.realism import realism_table
-
-        print(realism_table(args.study))
-    else:
-        from cspine.benchmarks.reading import reading_table, size_table
-
-        print(size_table())
-        print(reading_table(config, seconds=float(args.rounds)))
+    print(benchmark_text(args, config))
 
 
 if __name__ == "__main__":

@@ -1,0 +1,33 @@
+"""What each benchmark prints, by name."""
+
+from argparse import Namespace
+
+from cspine.config import Config
+
+
+def benchmark_text(args: Namespace, config: Config) -> str:
+    """The table of the benchmark `args.what`; only its own module is loaded, as some need torch and some do not."""
+    processes = max(args.processes)
+    if args.what == "decode":
+        from cspine.benchmarks.decoding import decode_table
+
+        return decode_table(args.study, config.preprocess, args.rounds, args.processes)
+    if args.what == "memory":
+        from cspine.benchmarks.memory import memory_table
+
+        return memory_table(args.study[0], config.preprocess)
+    if args.what == "learnable":
+        from cspine.benchmarks.learnable import learnable_table
+
+        return learnable_table(args.patients, args.seed, processes)
+    if args.what == "shortcuts":
+        from cspine.benchmarks.shortcuts import shortcuts_table
+
+        return shortcuts_table(args.studies, args.seed, processes)
+    if args.what == "realism":
+        from cspine.benchmarks.realism import realism_table
+
+        return realism_table(args.study)
+    from cspine.benchmarks.reading import reading_table, size_table
+
+    return f"{size_table()}\n{reading_table(config, seconds=float(args.rounds))}"
