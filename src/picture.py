@@ -4,6 +4,7 @@
     python src/picture.py augment --study DIR         each random transform alone, and random samples
     python src/picture.py augment --study UID --config configs/vertebra/image.yaml augment.rotate_deg=30
     python src/picture.py planes --study UID DIR      studies at one scale: axial, sagittal, coronal; bone window
+    python src/picture.py fractures --seed 0          the phantom's types of fracture, with the recorded voxels
 
 --study takes a study of the dataset or any folder of DICOM files. Without --out the picture goes to oof/pictures/.
 """
@@ -14,6 +15,7 @@ from pathlib import Path
 from cspine.cli import Parser, run
 from cspine.errors import UsageError
 
+CONFIG = "configs/fracture/slice.yaml"
 SUBJECTS = {
     "preprocess": "each step of the preprocessing",
     "augment": "the random transforms",
@@ -28,38 +30,25 @@ def main() -> None:
         command = commands.add_parser(what, help=text, description=f"Draw {text}.")
         many = what == "planes"
         command.add_argument("--study", required=True, nargs="+" if many else 1, metavar="UID_OR_DIR")
-        command.add_argument("--config", default="configs/fracture/slice.yaml", help="a run's config")
+        command.add_argument("--config", default=CONFIG, help="a run's config")
         at = [0.25, 0.5, 0.75] if many else [0.5]
         text = f"place of the slice: 0 cranial, 1 caudal ({' '.join(map(str, at))})"
         command.add_argument("--at", type=float, nargs="+" if many else 1, default=at, help=text)
         command.add_argument("--out", type=Path, help="the PNG file")
+    text = "the phantom's types of fracture"
+    command = commands.add_parser("fractures", help=text, description=f"Draw {text}.")
+    command.add_argument("--seed", type=int, default=0, help="another seed draws other patients (0)")
+    command.add_argument("--out", type=Path, help="the PNG file")
+    command.set_defaults(study=[], at=[], config=CONFIG)
     args = parser.parse_with_overrides()
     if not all(0 <= place <= 1 for place in args.at):
         raise UsageError("--at must lie between 0 and 1")
 
     # Imported late so that -h answers at once.
     from cspine.config import Config, load
-    from cspine.data.dicom import load_study
-    from cspine.pictures.canvas import picture_file, save, study_folder
+    from cspine.pictures.gallery import draw
 
-    config = load(Config, args.config, args.overrides)
-    folders = [study_folder(config, study) for study in args.study]
-    file = picture_file(config, args.out, args.what, folders[0])
-    studies = [load_study(folder) for folder in folders]
-    if args.what == "preprocess":
-        from cspine.pictures.preprocess import draw_preprocess
-
-        figure = draw_preprocess(studies[0], config.preprocess, args.at[0])
-    elif args.what == "augment":
-        from cspine.pictures.augment import draw_augment
-
-        figure = draw_augment(studies[0], config, args.at[0])
-    else:
-        from cspine.pictures.planes import draw_planes, name_of
-
-        figure = draw_planes([(name_of(f), s) for f, s in zip(folders, studies, strict=True)], args.at)
-    save(figure, file)
-    print(file)
+    print(draw(args, load(Config, args.config, args.overrides)))
 
 
 if __name__ == "__main__":

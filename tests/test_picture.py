@@ -7,13 +7,16 @@ import pytest
 from conftest import SPACING_MM, STEP_MM, TinyDataset
 from simulated_runs import command
 
+from cspine.anatomy import LEVELS
 from cspine.config import Augment, Config, Data, Preprocess
 from cspine.data.dicom import Study, load_study
 from cspine.data.geometry import Geometry
 from cspine.data.preprocess import preprocess
 from cspine.errors import UserError
+from cspine.phantom.fractures import kinds_of
 from cspine.pictures.augment import draw_augment
 from cspine.pictures.canvas import picture_file, study_folder
+from cspine.pictures.fractures import RED, SHOWN, scanned, views
 from cspine.pictures.planes import PIXEL_MM, PLANE_MM, draw_planes, planes
 from cspine.pictures.preprocess import draw_preprocess
 
@@ -122,3 +125,16 @@ def test_planes_draw_a_row_a_study_with_slices_of_its_own() -> None:
     assert titles[4:6] == ["b: slice 1 of 150", "slice 150 of 150"]
     own = [axis.get_title(loc="left") for axis in draw_planes(studies, [0.0, 1.0, 1.0, 0.0]).axes]
     assert own[4:6] == ["b: slice 150 of 150", "slice 1 of 150"]
+
+
+def test_every_type_of_fracture_is_shown_with_its_voxels_in_red() -> None:
+    drawn = {(level, kind) for level in LEVELS for kind in kinds_of(level)}
+    assert {kind for _, kind in drawn} == set(SHOWN)
+    assert {(level, kind) for kind, level in SHOWN.items()} <= drawn
+    fracture, hu, truth = scanned("spinous", 6, np.random.default_rng(0))
+    assert fracture.kind == "spinous"
+    axial, marked, _, _ = views(hu, truth)
+    red = (marked == RED).all(-1)
+    assert red.sum() == (truth > 0).sum((1, 2)).max()
+    assert not (axial == RED).all(-1).any()
+    assert (axial[~red] == marked[~red]).all()

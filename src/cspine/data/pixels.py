@@ -277,8 +277,8 @@ def _monochrome1_to_hu(stored: np.ndarray, bits: tuple[Any, ...], encoding: Enco
     values = (((stored & mask) ^ sign) - sign).astype(np.int32)
     top = -1 if encoding.signed else (1 << encoding.bits_stored) - 1
     slope, intercept = np.float32(encoding.slope), np.float32(encoding.intercept)
-    readings = (np.rint(reading * slope + intercept) for reading in (values, top - values))
-    out[:] = np.clip(_more_plausible(*readings, ~padded), AIR_HU, MAX_HU)
+    plain, inverted = (np.rint(reading * slope + intercept) for reading in (values, top - values))
+    out[:] = np.clip(_more_plausible(plain, inverted, ~padded), AIR_HU, MAX_HU)
     out[padded] = AIR_HU
 
 
@@ -290,6 +290,6 @@ def _more_plausible(plain: np.ndarray, inverted: np.ndarray, real: np.ndarray) -
     """
 
     def score(hu: np.ndarray) -> int:
-        return np.count_nonzero((hu >= -1100) & (hu <= MAX_HU)) + np.count_nonzero((hu >= -1100) & (hu <= -700))
+        return int(np.count_nonzero((hu >= -1100) & (hu <= MAX_HU)) + np.count_nonzero((hu >= -1100) & (hu <= -700)))
 
     return inverted if score(inverted[real]) > score(plain[real]) else plain

@@ -1,0 +1,36 @@
+"""The pictures by name: which study they need, what draws them, where they go."""
+
+from argparse import Namespace
+from pathlib import Path
+
+from matplotlib.figure import Figure
+
+from cspine.config import Config
+from cspine.data.dicom import load_study
+from cspine.pictures.augment import draw_augment
+from cspine.pictures.canvas import picture_file, save, study_folder
+from cspine.pictures.planes import draw_planes, name_of
+from cspine.pictures.preprocess import draw_preprocess
+
+
+def draw(args: Namespace, config: Config) -> Path:
+    """Draw `args.what` and save it; the file it is in."""
+    if args.what == "fractures":
+        from cspine.pictures.fractures import draw_fracture_types
+
+        file = picture_file(config, args.out, "fractures", Path(f"seed{args.seed}"))
+        save(draw_fracture_types(args.seed), file)
+        return file
+    folders = [study_folder(config, study) for study in args.study]
+    file = picture_file(config, args.out, args.what, folders[0])
+    save(_of_studies(args, config, folders), file)
+    return file
+
+
+def _of_studies(args: Namespace, config: Config, folders: list[Path]) -> Figure:
+    studies = [load_study(folder) for folder in folders]
+    if args.what == "preprocess":
+        return draw_preprocess(studies[0], config.preprocess, args.at[0])
+    if args.what == "augment":
+        return draw_augment(studies[0], config, args.at[0])
+    return draw_planes([(name_of(folder), study) for folder, study in zip(folders, studies, strict=True)], args.at)
