@@ -14,6 +14,7 @@ from cspine.metrics import (
     NORMALISATIONS,
     accuracy,
     auc,
+    auc_interval,
     f1,
     sensitivity,
     specificity,
@@ -153,3 +154,14 @@ def test_measures_of_decisions(pairs: list[tuple[bool, bool]]) -> None:
 def test_auc_counts_ties_half_and_is_unknown_for_one_class() -> None:
     assert auc(np.array([0, 0, 1, 1]), np.array([0.1, 0.4, 0.4, 0.8])) == pytest.approx(3.5 / 4)
     assert auc(np.zeros(3), np.array([0.1, 0.2, 0.3])) is None
+
+
+def test_the_interval_of_an_auc_is_that_of_resampled_studies():
+    rng = np.random.default_rng(0)
+    labels = (rng.random(400) < 0.4).astype(int)
+    scores = np.round(labels + 1.2 * rng.standard_normal(400), 1)  # with ties
+    draws = [rng.integers(0, 400, 400) for _ in range(400)]
+    resampled = np.percentile([auc(labels[draw], scores[draw]) for draw in draws], [2.5, 97.5])
+    np.testing.assert_allclose(auc_interval(labels, scores), resampled, atol=0.012)
+    low, high = auc_interval(labels, scores)
+    assert (low + high) / 2 == pytest.approx(auc(labels, scores))

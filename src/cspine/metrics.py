@@ -6,6 +6,7 @@ Arrays of targets are (studies, 8) in the order of anatomy.TARGETS.
 from typing import Literal
 
 import numpy as np
+from scipy.stats import rankdata
 from sklearn.metrics import roc_auc_score
 
 from cspine.anatomy import COLUMN_WEIGHTS, NEGATIVE_WEIGHTS, POSITIVE_WEIGHTS
@@ -49,6 +50,17 @@ def loss_weights(labels: np.ndarray) -> np.ndarray:
 def auc(labels: np.ndarray, scores: np.ndarray) -> float | None:
     """The area under the ROC curve; None where only one class is present."""
     return float(roc_auc_score(labels, scores)) if len(np.unique(labels)) > 1 else None
+
+
+def auc_interval(labels: np.ndarray, scores: np.ndarray) -> tuple[float, float]:
+    """The 95 % interval of an AUC by DeLong et al. (Biometrics 44, 1988); both classes must be present."""
+    positive, negative = scores[labels == 1], scores[labels == 0]
+    ranks = rankdata(np.concatenate([positive, negative]))
+    # For each study the share of the other class that is on its right side.
+    above = (ranks[: len(positive)] - rankdata(positive)) / len(negative)
+    below = 1 - (ranks[len(positive) :] - rankdata(negative)) / len(positive)
+    deviation = np.sqrt(above.var(ddof=1) / len(positive) + below.var(ddof=1) / len(negative))
+    return float(above.mean() - 1.96 * deviation), float(above.mean() + 1.96 * deviation)
 
 
 def f1(labels: np.ndarray, decisions: np.ndarray) -> float:

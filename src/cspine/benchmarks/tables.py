@@ -1,6 +1,7 @@
 """What each benchmark prints, by name."""
 
 from argparse import Namespace
+from pathlib import Path
 
 from cspine.config import Config
 
@@ -23,7 +24,8 @@ def benchmark_text(args: Namespace, config: Config) -> str:
     if args.what == "shortcuts":
         from cspine.benchmarks.shortcuts import shortcuts_table
 
-        return shortcuts_table(args.studies, args.seed, processes)
+        root = None if config.data.root is None else Path(config.data.root)
+        return shortcuts_table(root, args.studies, args.seed, processes)
     if args.what == "realism":
         from cspine.benchmarks.realism import realism_table
 

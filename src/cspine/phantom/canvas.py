@@ -11,7 +11,7 @@ from cspine.phantom.cracks import CRACK_SIZE, MARROW_HU, bend, fit_to_grid, smoo
 from cspine.phantom.solids import bounding_box, noise_at, primitive_distance, solid_distance
 
 NOISE_SIDE = 64
-BLOCK = 6
+BLOCK = 4
 SUPER = 4 * BLOCK
 FAR_MM = 1e3
 JOINT_MM = 2.0  # distances beyond this are of no use to any joint
@@ -145,6 +145,8 @@ def _paint(arrays, numbers, limits, frame, rows, cracks, material, noise, label,
     """
     low, high = np.empty(3, np.int64), np.empty(3, np.int64)
     about, near = np.empty_like(rows), np.empty_like(rows)
+    # A soft solid of one density needs no look at the voxels deep inside it.
+    plain = soft and material[3] == 0.0 and material[0] == material[1]
     margin = (0.5 if soft else JOINT_MM) + 4.0 * material[4] + (FARTHEST_FRAGMENT_MM if cracks.shape[0] else 0.0)
     for k in range(limits[0, 0], limits[1, 0], SUPER):
         for j in range(limits[0, 1], limits[1, 1], SUPER):
@@ -161,6 +163,9 @@ def _paint(arrays, numbers, limits, frame, rows, cracks, material, noise, label,
                             low[0], low[1], low[2] = bk, bj, bi
                             for axis in range(3):
                                 high[axis] = min(low[axis] + BLOCK, limits[1, axis])
+                            if plain and _deep(low, numbers, frame, near[:here], margin):
+                                arrays[0][bk : high[0], bj : high[1], bi : high[2]] = material[1]
+                                continue
                             _paint_block(
                                 arrays, numbers, low, high, frame, near[:here], cracks, material, noise, label, soft
                             )
@@ -181,6 +186,13 @@ def _gather(corner, side, numbers, frame, rows, margin, near):
             count += 1
             adding += rows[r, 1] > 0 and away < 0.25 * rows[r, 2]
     return count if adding else 0
+
+
+@njit(cache=True, fastmath=True)
+def _deep(low, numbers, frame, rows, margin):
+    """Whether a block lies inside a solid with all its voxels, with a margin as distances inside are not exact."""
+    x, y, z = _local(low[0] + 0.5 * BLOCK, low[1] + 0.5 * BLOCK, low[2] + 0.5 * BLOCK, numbers, frame)
+    return 0.5 * solid_distance(x, y, z, rows) < -BLOCK * (0.5 * numbers[3] + numbers[4]) - margin
 
 
 @njit(cache=True, fastmath=True)
@@ -227,7 +239,7 @@ def _paint_block(arrays, numbers, low, high, frame, rows, cracks, material, nois
                 d = solid_distance(x, y, z, rows)
                 if d > JOINT_MM or (soft and d > ramp + 4.0 * material[4]):
                     continue
-                if material[4] > 0 and d < ramp + 4.0 * material[4]:
+                if material[4] > 0 and abs(d) < 3.0:
                     d += material[4] * noise_at(noise, x / 3.0, y / 3.0, z / 3.0 + 0.37 * label)
                 if not soft:
                     d = max(d, material[5] - distance[k, j, i])

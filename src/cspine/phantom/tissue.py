@@ -24,7 +24,7 @@ AIRWAY_Y = (6, 6.5, 7, 7, 8, 9, 8, 8, 8, 8)
 PREVERTEBRAL = (4, 4, 4.5, 5, 8, 11, 12, 12, 12, 12)
 PIRIFORM = (0, 0, 0, 2.5, 5, 0, 0, 0, 0, 0)  # half axis of the two sinuses beside the larynx
 TABLE_SHARE = 0.7
-SOFT_STEP_MM = 1.25  # soft tissue changes slowly along z
+SOFT_STEP_MM = 2.0  # soft tissue changes slowly along z
 TILE = 8
 MUSCLE = 1e6  # stands for "not decided yet" among HU
 
