@@ -19,6 +19,7 @@ from cspine.errors import UserError
 from cspine.inference import LoadedMember
 from cspine.models.registry import create_model
 from cspine.submission import _images
+from cspine.paths import read_json
 from cspine.tables import STUDY, read_slices
 from cspine.tasks.base import find_task
 from cspine.training import train_fold
@@ -73,7 +74,8 @@ def test_attributes_reach_the_model_alike_in_prediction_and_inference(prepared: 
     model = create_model(config.model, channels(config), len(LEVELS)).eval()
     fold = int(rows["fold"].iloc[0])
     model.load_state_dict(load_file(prepared.oof / "a" / f"fold{fold}" / "weights.safetensors"))
-    member = LoadedMember(config, (model,), ({},))
+    facts = read_json(prepared.oof / "a" / f"fold{fold}" / "done.json")["facts"]
+    member = LoadedMember(config, (model,), (facts,))
     found = member.infer(images, torch.device("cpu"))
     assert np.allclose(found, rows[list(LEVELS)].to_numpy(), atol=1e-5)
     other = member.infer(replace(images, thickness_mm=None), torch.device("cpu"))
