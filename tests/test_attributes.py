@@ -18,8 +18,8 @@ from cspine.data.slices import channels
 from cspine.errors import UserError
 from cspine.inference import LoadedMember
 from cspine.models.registry import create_model
-from cspine.submission import _images
 from cspine.paths import read_json
+from cspine.submission import _images
 from cspine.tables import STUDY, read_slices
 from cspine.tasks.base import find_task
 from cspine.training import train_fold
