@@ -4,6 +4,7 @@
     python src/picture.py augment --study DIR         each random transform alone, and random samples
     python src/picture.py augment --study UID --config configs/vertebra/image.yaml augment.rotate_deg=30
     python src/picture.py planes --study UID DIR      studies at one scale: axial, sagittal, coronal; bone window
+    python src/picture.py levels --study UID --run vertebra-image     the levels that a run finds
     python src/picture.py fractures --seed 0          the phantom's types of fracture, with the recorded voxels
 
 --study takes a study of the dataset or any folder of DICOM files. Without --out the picture goes to oof/pictures/.
@@ -20,6 +21,7 @@ SUBJECTS = {
     "preprocess": "each step of the preprocessing",
     "augment": "the random transforms",
     "planes": "studies beside each other",
+    "levels": "the levels that a vertebra run finds",
 }
 
 
@@ -35,6 +37,8 @@ def main() -> None:
         text = f"place of the slice: 0 cranial, 1 caudal ({' '.join(map(str, at))})"
         command.add_argument("--at", type=float, nargs="+" if many else 1, default=at, help=text)
         command.add_argument("--out", type=Path, help="the PNG file")
+        if what == "levels":
+            command.add_argument("--run", required=True, help="a vertebra run of oof/, with at least one fold trained")
     text = "the phantom's types of fracture"
     command = commands.add_parser("fractures", help=text, description=f"Draw {text}.")
     command.add_argument("--seed", type=int, default=0, help="another seed draws other patients (0)")

@@ -16,10 +16,9 @@ from cspine.data.attributes import slice_attributes
 from cspine.data.decode import DecodeTask, decode_study
 from cspine.data.slices import channels
 from cspine.errors import UserError
-from cspine.inference import LoadedMember
+from cspine.inference import LoadedMember, study_images
 from cspine.models.registry import create_model
 from cspine.paths import read_json
-from cspine.submission import _images
 from cspine.tables import STUDY, read_slices
 from cspine.tasks.base import find_task
 from cspine.training import train_fold
@@ -70,7 +69,9 @@ def test_attributes_reach_the_model_alike_in_prediction_and_inference(prepared: 
     uid = table.loc[table["source"] == "oof", STUDY].iloc[0]
     rows = table[table[STUDY] == uid]
     # Without the header's thickness the distance between slices, 3 mm and not 4, would give other logits.
-    images = _images(decode_study(DecodeTask(uid, prepared.data.images(uid), (config.preprocess,))), config.preprocess)
+    images = study_images(
+        decode_study(DecodeTask(uid, prepared.data.images(uid), (config.preprocess,))), config.preprocess
+    )
     model = create_model(config.model, channels(config), len(LEVELS)).eval()
     fold = int(rows["fold"].iloc[0])
     model.load_state_dict(load_file(prepared.oof / "a" / f"fold{fold}" / "weights.safetensors"))

@@ -58,9 +58,9 @@ class Bundle:
 def from_runs(oof: Path) -> Bundle:
     """The bundle of the blend in `oof/ensemble` and the runs beside it."""
     blend = read_json(need(oof / "ensemble" / "blend.json", "python src/ensemble.py"))
-    members = tuple(_describe_run(oof, name) for name in blend["members"])
+    members = tuple(describe_run(oof, name) for name in blend["members"])
     stage1_names = sorted({member.config["stage1"] for member in members if member.config["stage1"]})
-    return Bundle(oof, tuple(_describe_run(oof, name) for name in stage1_names), members, blend)
+    return Bundle(oof, tuple(describe_run(oof, name) for name in stage1_names), members, blend)
 
 
 def read(folder: Path) -> Bundle:
@@ -88,7 +88,8 @@ def write(bundle: Bundle, folder: Path) -> None:
     write_json(folder / MANIFEST, flat)
 
 
-def _describe_run(oof: Path, name: str) -> Member:
+def describe_run(oof: Path, name: str) -> Member:
+    """A run as a member: every fold that is trained. Raises UserError where none is."""
     folders = sorted((oof / name).glob("fold*/done.json"))
     if not folders:
         raise UserError(f"{oof / name}: no trained fold; train it with python src/train.py --config ... --fold all")

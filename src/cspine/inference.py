@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -10,8 +11,9 @@ from safetensors.torch import load_file
 from torch import nn
 
 from cspine.blend import Blend
-from cspine.bundle import Bundle, FoldModel, Member
+from cspine.bundle import Bundle, FoldModel, Member, describe_run
 from cspine.config import Config, Preprocess
+from cspine.data.decode import DecodedStudy
 from cspine.data.slices import channels
 from cspine.errors import UserError
 from cspine.models.registry import create_model
@@ -58,6 +60,19 @@ class Predictor:
             stage1 = presence.get(member.config.stage1) if member.config.stage1 else None
             members.append(member.infer(images.with_presence(stage1), self.device))
         return self.blend.apply([member[None] for member in members])[0]
+
+
+def load_run(oof: Path, name: str, device: torch.device) -> LoadedMember:
+    """A run of oof/ alone, all its trained folds."""
+    member = describe_run(oof, name)
+    return _load(member, Bundle(oof, (), (), {}), device)
+
+
+def study_images(study: DecodedStudy, settings: Preprocess) -> StudyImages:
+    """What tasks infer from, of a study that could be decoded."""
+    assert study.geometry is not None
+    geometry = study.geometry
+    return StudyImages(study.volumes[settings], geometry.z_mm, geometry.spacing_mm, thickness_mm=geometry.thickness_mm)
 
 
 def _load(member: Member, bundle: Bundle, device: torch.device) -> LoadedMember:

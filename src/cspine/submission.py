@@ -11,15 +11,14 @@ from tqdm import tqdm
 
 from cspine.anatomy import TARGETS
 from cspine.bundle import MANIFEST, Bundle, read
-from cspine.config import DatasetConfig, Preprocess
-from cspine.data.decode import DecodedStudy, DecodeTask, decode_studies
+from cspine.config import DatasetConfig
+from cspine.data.decode import DecodeTask, decode_studies
 from cspine.data.layout import image_folder, rows_file, studies_in, studies_on_disk, study_path
 from cspine.engine.distributed import choose_device, share_cores
 from cspine.errors import UserError
-from cspine.inference import Predictor
+from cspine.inference import Predictor, study_images
 from cspine.paths import find_dataset
 from cspine.tables import STUDY, read_test_rows, submission_rows, write_table
-from cspine.tasks.base import StudyImages
 
 SAVE_SECONDS = 60.0
 # /kaggle/input/<dataset>/ or /kaggle/input/<kind>/<owner>/<dataset>/, looked at level by level because a glob over
@@ -100,16 +99,10 @@ def _predict(
             yield task.uid, study.bad
             continue
         try:
-            yield task.uid, predictor.predict(partial(_images, study))
+            yield task.uid, predictor.predict(partial(study_images, study))
         except (RuntimeError, ValueError) as error:
             # Out of memory on one huge study, say: its rows keep the prior, the others go on.
             yield task.uid, f"{type(error).__name__}: {str(error).splitlines()[0]}"
-
-
-def _images(study: DecodedStudy, settings: Preprocess) -> StudyImages:
-    assert study.geometry is not None
-    geometry = study.geometry
-    return StudyImages(study.volumes[settings], geometry.z_mm, geometry.spacing_mm, thickness_mm=geometry.thickness_mm)
 
 
 def _write(rows: pd.DataFrame, done: dict[str, np.ndarray], priors: dict[str, float], output: Path) -> None:

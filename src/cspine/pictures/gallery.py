@@ -21,9 +21,26 @@ def draw(args: Namespace, config: Config) -> Path:
         file = picture_file(config, args.out, "fractures", Path(f"seed{args.seed}"))
         save(draw_fracture_types(args.seed), file)
         return file
+    if args.what == "levels":
+        return _levels(args, config)
     folders = [study_folder(config, study) for study in args.study]
     file = picture_file(config, args.out, args.what, folders[0])
     save(_of_studies(args, config, folders), file)
+    return file
+
+
+def _levels(args: Namespace, config: Config) -> Path:
+    import torch
+
+    from cspine.inference import load_run
+    from cspine.pictures.levels import draw_levels, find_levels
+
+    folder = study_folder(config, args.study[0])
+    file = picture_file(config, args.out, "levels", folder)
+    run = load_run(Path(config.paths.oof), args.run, torch.device("cpu"))
+    images, presence = find_levels(run, folder)
+    field_mm = run.config.preprocess.field_mm or images.volume.shape[-1]
+    save(draw_levels(f"{name_of(folder)}, by {args.run}", images, presence, field_mm), file)
     return file
 
 
