@@ -66,7 +66,7 @@ def test_pretrained_weights_reach_the_inflated_encoder(tmp_path: Path) -> None:
     ("backbone", "told"),
     [
         ("edgenext_xx_small", "each half of the one before"),
-        ("vit_tiny_patch16_224", "gives no features of its stages"),
+        ("vit_tiny_patch16_224", "needs each half of the one before"),
         ("tf_efficientnet_b0", "cannot be inflated"),
     ],
 )
