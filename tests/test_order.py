@@ -33,7 +33,7 @@ def blurred(presence: np.ndarray, rng: np.random.Generator) -> np.ndarray:
     wrong = np.roll(presence, -1, axis=1)
     wrong[:, -1] = False
     mixed = np.where(rng.random(len(presence))[:, None] < 1 / 3, wrong, presence)
-    return np.clip(0.5 + (mixed - 0.5) * 0.6 + rng.normal(0, 0.1, presence.shape), 0.02, 0.98)
+    return np.clip(np.where(mixed, 0.7, 0.12) + rng.normal(0, 0.1, presence.shape), 0.02, 0.98)
 
 
 def test_states_are_runs_of_levels_and_the_gaps_between() -> None:
@@ -69,6 +69,17 @@ def test_a_scan_that_begins_in_the_middle_is_not_forced_to_c1(order: Order) -> N
     part = slice(60, 110)
     found = best_path(order, blurred(presence, rng)[part], z[part], EVIDENCE_MM)
     assert (found == presence[part]).mean() > 0.95
+
+
+def test_a_whole_head_above_the_neck_does_not_hide_it(order: Order) -> None:
+    rng = np.random.default_rng(8)
+    presence, z = neck(rng, 1.0)
+    head = np.zeros((150, 7), bool)
+    whole, places = np.concatenate([head, presence]), np.concatenate([z[0] + np.arange(150, 0, -1), z])
+    # A weak model: sure of nothing, and where a level is about as likely as not.
+    weak = np.clip(np.where(whole, 0.45, 0.08) + rng.normal(0, 0.05, whole.shape), 0.02, 0.98)
+    found = best_path(order, weak, places, EVIDENCE_MM)
+    assert (found == whole).mean() > 0.97
 
 
 @pytest.mark.parametrize("spacing_mm", [0.4, 2.5])
@@ -109,13 +120,13 @@ def test_marginals_and_likelihood_equal_the_sum_over_all_paths() -> None:
     steps = rng.random((2, 3, 3))
     steps /= steps.sum(2, keepdims=True)
     unary, start, which = rng.normal(size=(4, 3)), np.array([0.5, 0.3, 0.2]), np.array([0, 1, 0])
-    mass = np.zeros((4, 3))
+    end, mass = np.array([0.1, 1.0, 0.4]), np.zeros((4, 3))
     for path in itertools.product(range(3), repeat=4):
         weight = start[path[0]] * np.prod([steps[which[i], path[i], path[i + 1]] for i in range(3)])
-        weight *= np.exp(sum(unary[i, path[i]] for i in range(4)))
+        weight *= np.exp(sum(unary[i, path[i]] for i in range(4))) * end[path[3]]
         for i in range(4):
             mass[i, path[i]] += weight
-    posterior, likelihood = _forward_backward(unary, steps, which, start)
+    posterior, likelihood = _forward_backward(unary, steps, which, start, end)
     np.testing.assert_allclose(posterior, mass / mass.sum(1, keepdims=True), rtol=1e-9)
     assert likelihood == pytest.approx(np.log(mass[0].sum()))
 

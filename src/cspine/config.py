@@ -152,7 +152,7 @@ class Ordering:
     """What a vertebra run makes of the known order of the levels (src/cspine/order.py)."""
 
     # Distance over which slices count as one piece of evidence; 0 leaves the probabilities as the model gives them.
-    evidence_mm: float = setting(3.0, low=0, high=50)
+    evidence_mm: float = setting(12.0, low=0, high=50)
 
 
 @dataclass(frozen=True, kw_only=True)

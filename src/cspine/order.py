@@ -30,22 +30,29 @@ STATES = tuple(
 PRESENT = np.array([[first <= level <= last for level in range(len(LEVELS))] for first, last in STATES])
 MOST_PHASES = 6
 USUAL_MM = 4.0  # length of a state that no mask shows
+# A scan may begin anywhere in the head, so no mask shows how long it stays above C1. But a scan of the neck hardly ends
+# above C1 or begins below C7.
+ABOVE_MM, HARDLY = 120.0, 1e-4
 SCALES = (0.86, 1.0, 1.16)  # patients are smaller or larger than the mean of the masks
+RATE_SHARE = 0.5
 CLIP = 0.01  # no slice is surer than this
 STEP_MM = 0.05  # distances are rounded to it
 
 
 @dataclass(frozen=True)
 class Order:
-    """What masks say of the chain: mean length in mm and phases of each state, where it leads, where scans begin.
+    """What masks say of the chain: mean length in mm and phases of each state, where it leads, starts and ends.
 
-    Arrays (states,), but `jumps` (states, states), rows that sum to 1 (0 for the last state, which none leaves).
+    Arrays (states,), but `jumps` (states, states), rows that sum to 1 (0 for the last state, which none leaves), and
+    `rate` (7,), the share of slices that shows each level.
     """
 
     mean_mm: np.ndarray
     phases: np.ndarray
     jumps: np.ndarray
     start: np.ndarray
+    end: np.ndarray
+    rate: np.ndarray
 
     @cached_property
     def state_of_phase(self) -> np.ndarray:
@@ -66,7 +73,7 @@ class Order:
         return rates
 
     def to_json(self) -> dict[str, Any]:
-        return {name: getattr(self, name).tolist() for name in ("mean_mm", "phases", "jumps", "start")}
+        return {name: getattr(self, name).tolist() for name in ("mean_mm", "phases", "jumps", "start", "end", "rate")}
 
     @classmethod
     def from_json(cls, values: dict[str, Any]) -> "Order":
@@ -76,10 +83,12 @@ class Order:
 def fit_order(presences: Sequence[np.ndarray], z_mm: Sequence[np.ndarray]) -> Order:
     """The chain of studies with masks: presence bool (n, 7) and places (n,) of each, cranial to caudal."""
     lengths: list[list[float]] = [[] for _ in STATES]
-    jumps, start = _usual_jumps(), np.full(len(STATES), 1.0)
+    jumps, start, end = _usual_jumps(), np.full(len(STATES), 1.0), np.full(len(STATES), 1.0)
+    start[-1] = end[0] = HARDLY
     for presence, places in zip(presences, z_mm, strict=True):
         runs = list(_runs(presence, places))
         start[runs[0][0]] += 1
+        end[runs[-1][0]] += 1
         for number, (state, length, _) in enumerate(runs):
             before = runs[number - 1][0] if number else state
             if before != state and _follows(STATES[before], STATES[state]):
@@ -87,9 +96,12 @@ def fit_order(presences: Sequence[np.ndarray], z_mm: Sequence[np.ndarray]) -> Or
             if 0 < number < len(runs) - 1:
                 lengths[state].append(length)
     mean = np.array([(sum(found) + USUAL_MM) / (len(found) + 1) for found in lengths])
+    mean[0] = ABOVE_MM
     phases = np.array([_phases(found) for found in lengths])
     total = jumps.sum(1, keepdims=True)
-    return Order(mean, phases, np.divide(jumps, total, out=np.zeros_like(jumps), where=total > 0), start / start.sum())
+    jumps = np.divide(jumps, total, out=np.zeros_like(jumps), where=total > 0)
+    rate = np.clip(np.concatenate(presences).mean(0), CLIP, 0.5)
+    return Order(mean, phases, jumps, start / start.sum(), end / end.sum(), rate)
 
 
 def in_order(order: Order, probabilities: np.ndarray, z_mm: np.ndarray, evidence_mm: float) -> np.ndarray:
@@ -124,21 +136,28 @@ def _posterior(order: Order, probabilities: np.ndarray, z_mm: np.ndarray, eviden
 
     The patient's size is averaged out: each of SCALES weighs by how well it explains the study.
     """
-    unary = _unary(probabilities, z_mm, evidence_mm)[:, order.state_of_phase]
+    unary = _unary(order, probabilities, z_mm, evidence_mm)[:, order.state_of_phase]
     of_state = np.eye(len(STATES))[order.state_of_phase]
     start = (order.start / order.phases)[order.state_of_phase]
-    found = [_forward_backward(unary, steps, which, start) for steps, which in _transitions(order, z_mm)]
+    end = order.end[order.state_of_phase]
+    found = [_forward_backward(unary, steps, which, start, end) for steps, which in _transitions(order, z_mm)]
     fit = np.array([likelihood for _, likelihood in found])
     share = np.exp(fit - fit.max()) / np.exp(fit - fit.max()).sum()
     return np.clip(sum(part * posterior for part, (posterior, _) in zip(share, found, strict=True)) @ of_state, 0, 1)
 
 
-def _unary(probabilities: np.ndarray, z_mm: np.ndarray, evidence_mm: float) -> np.ndarray:
-    """Log-evidence (n, states) of each slice for each state."""
+def _unary(order: Order, probabilities: np.ndarray, z_mm: np.ndarray, evidence_mm: float) -> np.ndarray:
+    """Log-evidence (n, states) of each slice for each state.
+
+    A likelihood from a classifier is its probability over the class's rate (Bourlard and Morgan, Connectionist speech
+    recognition, 1994): so a model that is unsure on new data is still heard. RATE_SHARE of that way is gone.
+    """
     p = np.clip(probabilities.astype(float), CLIP, 1 - CLIP)
     weight = np.minimum(1.0, abs(np.gradient(z_mm)) / evidence_mm) if len(z_mm) > 1 else np.ones(1)
     present = PRESENT.astype(float)
-    return (np.log(p) @ present.T + np.log1p(-p) @ (1 - present).T) * weight[:, None]
+    odds = (order.rate / (1 - order.rate)) ** RATE_SHARE
+    seen, unseen = np.log(p) - np.log(odds), np.log1p(-p)
+    return (seen @ present.T + unseen @ (1 - present).T) * weight[:, None]
 
 
 def _transitions(order: Order, z_mm: np.ndarray) -> Iterator[tuple[np.ndarray, np.ndarray]]:
@@ -199,10 +218,11 @@ def _phases(lengths_mm: list[float]) -> int:
 
 
 @njit(cache=True)
-def _forward_backward(unary, steps, which, start):
-    """Posterior (n, phases) and the log-likelihood of the slices."""
+def _forward_backward(unary, steps, which, start, end):
+    """Posterior (n, phases) and the log-likelihood of the slices; `end` weighs the phases on the last slice."""
     n, count = unary.shape
-    forward, backward = np.empty((n, count)), np.ones((n, count))
+    forward, backward = np.empty((n, count)), np.empty((n, count))
+    backward[n - 1] = end
     total = 0.0
     for i in range(n):
         prior = start if i == 0 else forward[i - 1] @ steps[which[i - 1]]
@@ -211,6 +231,7 @@ def _forward_backward(unary, steps, which, start):
         mass = forward[i].sum()
         forward[i] /= mass
         total += np.log(mass) + top
+    total += np.log((forward[n - 1] * end).sum())
     for i in range(n - 2, -1, -1):
         backward[i] = steps[which[i]] @ (np.exp(unary[i + 1] - unary[i + 1].max()) * backward[i + 1])
         backward[i] /= backward[i].max()
