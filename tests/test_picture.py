@@ -17,8 +17,10 @@ from cspine.phantom.fractures import kinds_of
 from cspine.pictures.augment import draw_augment
 from cspine.pictures.canvas import picture_file, study_folder
 from cspine.pictures.fractures import RED, SHOWN, scanned, views
+from cspine.pictures.levels import COLOURS, draw_levels
 from cspine.pictures.planes import PIXEL_MM, PLANE_MM, draw_planes, planes
 from cspine.pictures.preprocess import draw_preprocess
+from cspine.tasks.base import StudyImages
 
 SETTINGS = Preprocess(field_mm=48.0, size_px=24, kmeans_classes=3)
 
@@ -138,3 +140,17 @@ def test_every_type_of_fracture_is_shown_with_its_voxels_in_red() -> None:
     assert red.sum() == (truth > 0).sum((1, 2)).max()
     assert not (axial == RED).all(-1).any()
     assert (axial[~red] == marked[~red]).all()
+
+
+def test_levels_are_drawn_at_their_extents_and_only_where_found() -> None:
+    z = 100.0 - 2.0 * np.arange(60)
+    presence = np.zeros((60, 7))
+    for level in range(1, 5):
+        presence[10 * level : 10 * level + 8, level] = 0.9
+    images = StudyImages(np.zeros((60, 1, 32, 32), np.uint8), z, 2.0)
+    sagittal, curves = draw_levels("a study", images, presence, 180.0).axes
+    drawn = {line.get_color(): sorted(line.get_ydata()) for line in sagittal.lines}
+    assert drawn == {COLOURS[level]: [z[10 * level + 7], z[10 * level]] for level in range(1, 5)}
+    assert [text.get_text() for text in sagittal.texts] == list(LEVELS[1:5])
+    assert len(curves.lines) == 7
+    assert sagittal.images[0].get_extent() == [0, 180.0, z[-1] - 1, z[0] + 1]
