@@ -15,7 +15,7 @@ RSNA_NAME = "rsna-2022-cervical-spine-fracture-detection"
 PHANTOM_NAME = "phantom"
 GET_DATA = (
     f"download the competition's data (kaggle competitions download -c {RSNA_NAME}) into input/{RSNA_NAME}, "
-    "or make a phantom: python src/phantom.py --out input/phantom --studies 40 --test-studies 10 --seed 0"
+    "or make a phantom: python src/phantom.py --out input/phantom --matrix 256 --spacing 1"
 )
 
 
