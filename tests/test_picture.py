@@ -120,13 +120,11 @@ def test_planes_show_the_spine_at_the_same_scale_whatever_the_sampling(pixel_mm:
         assert plane[0, 0] == -1000
 
 
-def test_planes_draw_a_row_a_study_with_slices_of_its_own() -> None:
+def test_planes_draw_a_row_a_study_at_the_same_places() -> None:
     studies = [("a", scan_with_a_spine(1.0, 1.0)), ("b", scan_with_a_spine(1.0, 0.6))]
     titles = [axis.get_title(loc="left") for axis in draw_planes(studies, [0.0, 1.0]).axes]
     assert titles[:2] == ["a: slice 1 of 90", "slice 90 of 90"]
     assert titles[4:6] == ["b: slice 1 of 150", "slice 150 of 150"]
-    own = [axis.get_title(loc="left") for axis in draw_planes(studies, [0.0, 1.0, 1.0, 0.0]).axes]
-    assert own[4:6] == ["b: slice 150 of 150", "slice 1 of 150"]
 
 
 def test_every_type_of_fracture_is_shown_with_its_voxels_in_red() -> None:

@@ -22,7 +22,7 @@ from cspine.scores import (
     study_text,
     text_table,
 )
-from cspine.tables import RAW, STUDY
+from cspine.tables import RAW, SEEN, STUDY
 from cspine.thresholds import nested_thresholds
 
 LABELS = random_labels(200)
@@ -101,6 +101,7 @@ def test_the_raw_probabilities_are_scored_beside_the_ordered_ones() -> None:
     truth = [[0.0] * 7, [1.0, *[0.0] * 6], [1.0, *[0.0] * 6], [0.0] * 7]
     table = slice_table(truth, truth)
     table[list(RAW)] = 0.4
+    table[list(SEEN)] = truth
     scores = slice_scores(table)
     assert (scores["accuracy"], scores["raw"]["accuracy"]) == (1.0, pytest.approx(26 / 28))
     assert scores["levels"]["within_5_mm"] == 1.0

@@ -1,6 +1,6 @@
 """How well stage 1 finds the levels: errors of their top, bottom and centre in mm, and the share that is found."""
 
-from collections.abc import Callable
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -13,12 +13,9 @@ from cspine.tables import STUDY, TRUTH
 FOUND_MM = (5.0, 20.0)
 ERRORS = ("top_mm", "bottom_mm", "centre_mm")
 
-# Probabilities (n, 7) and places (n,) of one study to presence, bool (n, 7).
-Decide = Callable[[np.ndarray, np.ndarray], np.ndarray]
 
-
-def largest_runs(probabilities: np.ndarray, _z_mm: np.ndarray) -> np.ndarray:
-    """Presence (n, 7) without any knowledge of order: each level's longest run of slices above 0.5."""
+def largest_runs(probabilities: np.ndarray) -> np.ndarray:
+    """Presence, bool (n, 7), from probabilities (n, 7) of one study: each level's longest run of slices above 0.5."""
     kept = np.zeros(probabilities.shape, bool)
     for level, above in enumerate((probabilities > 0.5).T):
         edges = np.flatnonzero(np.diff(np.concatenate([[False], above, [False]])))
@@ -29,10 +26,11 @@ def largest_runs(probabilities: np.ndarray, _z_mm: np.ndarray) -> np.ndarray:
     return kept
 
 
-def level_errors(table: pd.DataFrame, decide: Decide = largest_runs) -> pd.DataFrame:
+def level_errors(table: pd.DataFrame, columns: Sequence[str] = LEVELS) -> pd.DataFrame:
     """A row a level that a mask shows whole: signed errors (found minus true) in mm, NaN where it is not found.
 
-    `table` is a slice table with truth; levels that the scan cuts off have no true extent and are left out.
+    `table` is a slice table with truth, `columns` hold what was found of C1 to C7. Levels that the scan cuts off have
+    no true extent and are left out.
     """
     rows = []
     known = table[table[TRUTH[0]].notna()]
@@ -40,7 +38,7 @@ def level_errors(table: pd.DataFrame, decide: Decide = largest_runs) -> pd.DataF
         slices = study.sort_values("z_mm", ascending=False, kind="stable")
         z_mm = slices["z_mm"].to_numpy()
         true = level_extents(slices[list(TRUTH)].to_numpy(float) > 0.5, z_mm)
-        found = level_extents(decide(slices[list(LEVELS)].to_numpy(float), z_mm), z_mm)
+        found = level_extents(largest_runs(slices[list(columns)].to_numpy(float)), z_mm)
         top, bottom = found.z_top_mm - true.z_top_mm, found.z_bottom_mm - true.z_bottom_mm
         for number in np.flatnonzero(~np.isnan(true.z_top_mm) & ~true.cut):
             errors = top[number], bottom[number], (top[number] + bottom[number]) / 2

@@ -13,7 +13,7 @@ from cspine.level_scores import level_errors, level_scores
 from cspine.metrics import NORMALISATIONS, accuracy, auc, f1, weighted_log_loss
 from cspine.paths import read_json
 from cspine.runs import OutOfFold, Run
-from cspine.tables import RAW, TRUTH, read_slices, require_columns
+from cspine.tables import RAW, SEEN, TRUTH, read_slices, require_columns
 from cspine.thresholds import nested_thresholds
 
 # Errors of the levels' extents as a terminal shows them: heading, key, digits.
@@ -63,10 +63,12 @@ def slice_scores(table: pd.DataFrame) -> dict[str, Any]:
     """Scores of a vertebra run's slice table at 0.5, over the slices with a mask that a fold did not train on.
 
     accuracy: the mean over slices and levels of "presence right"; exact_match: all seven levels of a slice right;
-    levels: errors in mm of the extents; raw: the same without the order of the levels.
+    levels: errors in mm of the extents, those of the best path where there is one; raw: the same without the order of
+    the levels.
     """
     scores = _slice_scores(table)
-    if all(column in table for column in RAW):
+    if all(column in table for column in (*RAW, *SEEN)):
+        scores["levels"] = level_scores(level_errors(_known(table), SEEN))
         scores["raw"] = _slice_scores(
             table.assign(**{level: table[raw] for level, raw in zip(LEVELS, RAW, strict=True)})
         )
@@ -74,7 +76,7 @@ def slice_scores(table: pd.DataFrame) -> dict[str, Any]:
 
 
 def _slice_scores(table: pd.DataFrame) -> dict[str, Any]:
-    known = table[(table["source"] == "oof") & table[TRUTH[0]].notna()]
+    known = _known(table)
     if known.empty:
         raise UserError("no study of the slice table has a mask, so there is nothing to score it by")
     truth = known[list(TRUTH)].to_numpy(float) > 0.5
@@ -87,6 +89,10 @@ def _slice_scores(table: pd.DataFrame) -> dict[str, Any]:
         "studies": int(known.iloc[:, 0].nunique()),
         "levels": level_scores(level_errors(known)),
     }
+
+
+def _known(table: pd.DataFrame) -> pd.DataFrame:
+    return table[(table["source"] == "oof") & table[TRUTH[0]].notna()]
 
 
 def read_slice_scores(run: Run) -> dict[str, Any]:

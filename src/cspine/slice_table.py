@@ -1,9 +1,9 @@
 """What stage 1 says of every slice: a table with the levels' probabilities, in order and raw, and where they are from.
 
 Columns: StudyInstanceUID, file_number, z_mm; C1..C7, what the next stages read: the probabilities in order (order.py),
-or the raw ones where `order.evidence_mm` is 0; C1_raw..C7_raw as the model gave them; C1_seen..C7_seen the best path,
-each level one run of slices; fold and source (`oof`: by the fold that did not train on the study; `mean`: no fold saw a
-mask of it, mean of all folds); C1_true..C7_true from the mask, else empty.
+or the raw ones where `order.evidence_mm` is 0; C1_raw..C7_raw as the model gave them; C1_seen..C7_seen the best path, each
+level one run of slices (the longest of the raw ones without an order); fold and source (`oof`: by the fold that did not
+train on the study; `mean`: no fold saw a mask of it, mean of all folds); C1_true..C7_true from the mask, else empty.
 """
 
 from collections.abc import Sequence
@@ -14,6 +14,7 @@ import pandas as pd
 
 from cspine.anatomy import LEVELS
 from cspine.data.cache import CachedStudy
+from cspine.level_scores import largest_runs
 from cspine.order import Order, best_path, fit_order, in_order
 from cspine.tables import RAW, SEEN, SLICE_KEYS, STUDY, TRUTH
 
@@ -76,5 +77,6 @@ def _rows(study: CachedStudy, raw: np.ndarray, fold: int | None, order: Order, e
     rows[list(TRUTH)] = study.presence.astype(float) if study.presence is not None else np.nan
     rows[list(RAW)] = raw
     rows[list(LEVELS)] = in_order(order, raw, z_mm, evidence_mm) if evidence_mm else raw
-    rows[list(SEEN)] = best_path(order, raw, z_mm, evidence_mm or 1.0).astype(float)
+    path = best_path(order, raw, z_mm, evidence_mm) if evidence_mm else largest_runs(raw)
+    rows[list(SEEN)] = path.astype(float)
     return rows

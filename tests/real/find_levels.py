@@ -91,7 +91,7 @@ def judge(z_mm: np.ndarray, presence: np.ndarray, levels: dict) -> tuple[list[bo
     from cspine.data.levels import level_extents
     from cspine.level_scores import largest_runs
 
-    extents = level_extents(largest_runs(presence, z_mm), z_mm)
+    extents = level_extents(largest_runs(presence), z_mm)
     middle = (extents.z_top_mm + extents.z_bottom_mm) / 2
     half = np.maximum((extents.z_top_mm - extents.z_bottom_mm) / 2, 1.0)
     named, errors = [], []

@@ -75,6 +75,7 @@ class Material:
 
     @property
     def numbers(self) -> np.ndarray:
+        """The fields in their order, as `_bone` and `_paint` index them."""
         return np.array(astuple(self))
 
 

@@ -43,7 +43,7 @@ def draw_levels(title: str, images: StudyImages, presence: np.ndarray, field_mm:
     plane = images.volume[:, 0, :, images.volume.shape[-1] // 2]
     top = float(z_mm[0]) + images.spacing_mm / 2
     picture.imshow(plane, cmap="gray", vmin=0, vmax=255, extent=(0, field_mm, top - depth_mm, top), aspect="auto")
-    extents = level_extents(largest_runs(presence, z_mm), z_mm)
+    extents = level_extents(largest_runs(presence), z_mm)
     for number, level in enumerate(LEVELS):
         low, high = extents.z_bottom_mm[number], extents.z_top_mm[number]
         if np.isfinite(low):

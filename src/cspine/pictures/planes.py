@@ -22,18 +22,16 @@ INCHES_PER_MM = 0.0145
 
 
 def draw_planes(studies: Sequence[tuple[str, Study]], at: Sequence[float]) -> Figure:
-    """A row a study (its name and itself), in the bone window; `at` are the places of the axial slices, 0 cranial to
-    1 caudal, the same for all studies, or as many for each of them in turn."""
-    columns = len(at) // len(studies) if len(at) > len(studies) and len(at) % len(studies) == 0 else len(at)
-    places = list(at) * len(studies) if columns == len(at) else list(at)
+    """A row a study (its name and itself), in the bone window; `at` are the places of the axial slices in each, 0
+    cranial to 1 caudal."""
+    columns = len(at)
     height_mm, width_mm = PLANE_MM
     across, down = (columns + 2) * width_mm * INCHES_PER_MM, len(studies) * (height_mm + 16) * INCHES_PER_MM
     figure = Figure((across, down))
     axes = figure.subplots(len(studies), columns + 2, squeeze=False)
     figure.subplots_adjust(0.002, 0.005, 0.998, 1 - 16 / ((height_mm + 16) * len(studies)), 0.01, 16 / height_mm)
     for row, (name, study) in enumerate(studies):
-        wanted = places[row * columns : (row + 1) * columns]
-        indices = [round(place * (len(study.volume) - 1)) for place in wanted]
+        indices = [round(place * (len(study.volume) - 1)) for place in at]
         titles = [*(f"slice {index + 1} of {len(study.volume)}" for index in indices), "sagittal", "coronal"]
         for axis, title, image in zip(axes[row], titles, planes(study, indices), strict=True):
             axis.imshow(image, cmap="gray", vmin=WINDOWS["wide"][0], vmax=WINDOWS["wide"][1], aspect="equal")
