@@ -12,7 +12,7 @@ SMALLEST_BOX_VOXELS = 3
 # of the studies have them, as 108 of the competition's 235.
 SKIPPING_SHARE = 0.16
 # Median distance from the fracture to its box, for boxes of 2.4 % of the slice; its logarithm's spread over studies.
-LOOSE_MM, LOOSE_SPREAD = 11.5, 0.35
+LOOSE_MM, LOOSE_SPREAD = 9.5, 0.35
 JITTER_MM = 1.5
 # A ball of this radius has 24 mm3, half of what the cleaning of masks takes for a speck.
 FLAW_RADIUS_MM = (0.3, 1.8)
