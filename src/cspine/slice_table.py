@@ -1,9 +1,10 @@
 """What stage 1 says of every slice: a table with the levels' probabilities, in order and raw, and where they are from.
 
-Columns: StudyInstanceUID, file_number, z_mm; C1..C7, what the next stages read: the probabilities in order (order.py),
-or the raw ones where `order.evidence_mm` is 0; C1_raw..C7_raw as the model gave them; C1_seen..C7_seen the best path,
-each level one run of slices (the longest of the raw ones without an order); fold and source (`oof`: by the fold that did
-not train on the study; `mean`: no fold saw a mask of it, mean of all folds); C1_true..C7_true from the mask, else empty.
+Columns: StudyInstanceUID, file_number, z_mm; C1..C7, what the next stages read: the probabilities in order
+(order.py), or the raw ones where `order.evidence_mm` is 0; C1_raw..C7_raw as the model gave them; C1_seen..C7_seen
+the best path, each level one run of slices (the longest of the raw ones without an order); fold and source (`oof`: by
+the fold that did not train on the study; `mean`: no fold saw a mask of it, mean of all folds); C1_true..C7_true from
+the mask, else empty.
 """
 
 from collections.abc import Sequence
