@@ -21,7 +21,9 @@ def draw_ablation(rows: pd.DataFrame) -> Figure:
     accuracy = rows.pivot(index=["fold", "seed"], columns="switch", values="accuracy")
     for place, name in enumerate(switches.index):
         pairs = 100 * (accuracy[name] - accuracy[BASELINE]).to_numpy()
-        axis.scatter(pairs, np.full(len(pairs), place), color=SECOND, s=14, lw=0, label=_once(place, "fold and seed"))
+        axis.scatter(
+            pairs, np.full(len(pairs), place - 0.25), color=SECOND, s=14, lw=0, label=_once(place, "fold and seed")
+        )
     axis.errorbar(
         100 * switches["difference"], range(len(switches)), xerr=100 * switches["difference_sd"],
         color=INK, marker="o", markerfacecolor=MARK, ls="none", ms=7, capsize=3, lw=1.2, label="mean and deviation",
