@@ -149,8 +149,8 @@ class Task:
     @staticmethod
     def targets(presence: np.ndarray, fractured: np.ndarray) -> dict[str, np.ndarray]:
         """What the loss compares with, of stage 1's probabilities and the study's labels, both (n, 7)."""
-        shown: np.ndarray = ((presence > 0.5) & (fractured > 0)).any(axis=1)
-        return {"fractured": shown.astype(np.float32)}
+        shown = np.any((presence > 0.5) & (fractured > 0), axis=1)
+        return {"fractured": np.asarray(shown, np.float32)}
 
 
 def _study_row(
