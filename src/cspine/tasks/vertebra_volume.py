@@ -15,7 +15,7 @@ from torch.nn.functional import binary_cross_entropy_with_logits
 
 from cspine.anatomy import LEVELS
 from cspine.config import Config
-from cspine.data.augment3d import cut_window
+from cspine.data.augment3d import put_window
 from cspine.data.grid import Grid, study_grid
 from cspine.data.volumes import VolumeSamples, WindowSamples, join_windows, study_windows
 from cspine.engine.forward import model_probabilities
@@ -100,12 +100,7 @@ def segment(models: Sequence[Any], config: Config, images: StudyImages, device: 
         inputs = torch.from_numpy(batch).to(device)
         parts.append(torch.stack([model.eval().segment(inputs).float().sigmoid() for model in models]).mean(0).cpu())
     joined = join_windows(torch.cat(parts).movedim(1, 2).numpy(), starts, grid.shape[0])
-    return _in_field(joined.swapaxes(0, 1), grid)
-
-
-def _in_field(window: np.ndarray, grid: Grid) -> np.ndarray:
-    """(7, planes, side, side) from windows' (7, planes, y, x), which lie in the middle and may be larger or smaller."""
-    return cut_window(window, 0, grid.shape)
+    return put_window(joined.swapaxes(0, 1), 0, grid.shape)
 
 
 def _slices(grid: Grid, starts: list[int], planes: np.ndarray) -> np.ndarray:
