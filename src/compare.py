@@ -1,11 +1,13 @@
-"""Compare backbones on "which levels are on a slice": the report's experiment, and the same without its leak.
+"""Compare backbones, or the switches of preprocessing and augmentation, on "which levels are on a slice".
 
     python src/compare.py                                       the 14 of the report, then the best 5 by group folds
     python src/compare.py --quick                               all 14, small: for two cores and a phantom
     python src/compare.py --backbones ResNet50 squeezenet1_0    by the report's names, timm's, or torchvision's
+    python src/compare.py --ablation [--quick]                  every switch against one baseline, by folds and seeds
+    python src/compare.py --ablation mixup mask-kmeans          some switches; src/cspine/ablation.py lists them
 
-Each cell (backbone, protocol, fold) is a row of oof/compare/comparison.csv as soon as it is done, and what is there is
-not trained again. Any key of the config can be overridden: data.image_size_px=128 train.epochs=2.
+Each cell is a row of oof/compare/comparison.csv or oof/ablation/ablation.csv as soon as it is done, and what is there
+is not trained again. Any key of the config can be overridden: data.image_size_px=128 train.epochs=2.
 """
 
 from pathlib import Path
@@ -13,37 +15,46 @@ from pathlib import Path
 from cspine.cli import Parser, run
 
 # Extrapolated from single steps: 24 studies with masks take the 14 some 1,100 s of CPU time, 10 min on two free cores.
-QUICK = ("data.image_size_px=64", "data.slices_per_study=26", "data.workers=0")
+QUICK = {
+    "compare": ("data.image_size_px=64", "data.slices_per_study=26", "data.workers=0"),
+    "ablation": ("data.image_size_px=64", "data.slices_per_study=32", "train.epochs=6", "data.workers=0"),
+}
 
 
 def main() -> None:
     parser = Parser(__doc__)
-    parser.add_argument("--config", default="configs/vertebra/compare.yaml")
-    parser.add_argument("--backbones", nargs="+", metavar="NAME", help="default: the 14 of the report")
-    parser.add_argument("--quick", action="store_true", help=f"one group fold and {' '.join(QUICK)}")
+    parser.add_argument("--config", help="default: configs/vertebra/compare.yaml, or ablation.yaml beside it")
+    what = parser.add_mutually_exclusive_group()
+    what.add_argument("--backbones", nargs="+", metavar="NAME", help="default: the 14 of the report")
+    what.add_argument("--ablation", nargs="*", metavar="SWITCH", help="switches instead of backbones; default: all")
+    parser.add_argument("--quick", action="store_true", help="one group fold, small images, few slices")
     args = parser.parse_with_overrides()
 
     # Imported late so that -h answers at once.
+    from cspine.ablation import ablate, ablation_text, choose_switches
     from cspine.comparison import compare, comparison_text
     from cspine.config import Config, load
     from cspine.engine.distributed import join_world
     from cspine.models.backbones import REPORT
+    from cspine.pictures.ablation import draw_ablation
     from cspine.pictures.canvas import save
     from cspine.pictures.comparison import draw_accuracy_and_time, draw_folds
 
-    config = load(Config, args.config, [*(QUICK if args.quick else ()), *args.overrides])
+    kind = "compare" if args.ablation is None else "ablation"
+    words = [*(QUICK[kind] if args.quick else ()), *args.overrides]
+    config = load(Config, args.config or f"configs/vertebra/{kind}.yaml", words)
     with join_world(config.train.device, config.data.workers) as world:
-        rows = compare(config, args.backbones or list(REPORT), world, args.quick)
-    if not world.is_main:
-        return
-    print(comparison_text(rows))
-    folder = Path(config.paths.oof) / config.name
-    for name, figure in (
-        ("accuracy_and_time.png", draw_accuracy_and_time(rows)),
-        ("group_folds.png", draw_folds(rows)),
-    ):
-        save(figure, folder / name)
-        print(folder / name)
+        if args.ablation is None:
+            rows = compare(config, args.backbones or list(REPORT), world, args.quick)
+            text, figures = comparison_text, {"accuracy_and_time": draw_accuracy_and_time, "group_folds": draw_folds}
+        else:
+            rows = ablate(config, choose_switches(args.ablation), world, args.quick)
+            text, figures = ablation_text, {"ablation": draw_ablation}
+    if world.is_main:
+        print(text(rows))
+        for name, draw in figures.items():
+            save(draw(rows), file := Path(config.paths.oof) / config.name / f"{name}.png")
+            print(file)
 
 
 if __name__ == "__main__":

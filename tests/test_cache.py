@@ -118,6 +118,17 @@ def test_a_study_that_became_bad_leaves_the_cache(tiny):
 
 
 @pytest.mark.usefixtures("in_process")
+def test_some_studies_alone_leave_what_is_known_of_the_others(tiny):
+    for uid in tiny.uids[:2]:
+        tiny.images(uid).rename(tiny.root / uid)
+    build(tiny)
+    (tiny.root / tiny.uids[1]).rename(tiny.images(tiny.uids[1]))
+    summary = build_cache(tiny.config, "train", 1, progress=False, uids=tiny.uids[1:3])
+    assert (summary.done, summary.kept) == (1, 1)
+    assert set(bad_studies(tiny.config)) == {tiny.uids[0]}
+
+
+@pytest.mark.usefixtures("in_process")
 def test_bad_studies_of_the_other_split_stay_listed(tiny):
     tiny.images(tiny.uids[0]).rename(tiny.root / "elsewhere")
     (tiny.root / "test_images" / "9.9").mkdir(parents=True)

@@ -12,18 +12,8 @@ import pandas as pd
 import pytest
 from tiny_pipeline import ALONE, Prepared
 
-from cspine.comparison import (
-    COLUMNS,
-    GROUP,
-    PLAIN,
-    SplitTask,
-    compare,
-    comparison_text,
-    finalists,
-    held_out,
-    make_cell,
-    masked_slices,
-)
+from cspine.cells import KEYS, MEASURES, SplitTask, masked_slices
+from cspine.comparison import GROUP, NAMES, PLAIN, compare, comparison_text, finalists, held_out, make_cell
 from cspine.config import Config, load
 from cspine.errors import UserError
 from cspine.models.backbones import REPORT
@@ -32,6 +22,7 @@ from cspine.pictures.comparison import draw_accuracy_and_time, draw_folds
 
 ROOT = Path(__file__).parents[1]
 BACKBONES = ["lcnet_050", "squeezenet1_0"]
+COLUMNS = (*NAMES, *KEYS, *MEASURES)
 
 
 @pytest.fixture(scope="module")

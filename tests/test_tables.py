@@ -13,6 +13,7 @@ from cspine.errors import UserError
 from cspine.tables import (
     STUDY,
     match_studies,
+    read_csv,
     read_labels,
     read_predictions,
     read_study_table,
@@ -114,3 +115,9 @@ def test_unknown_prediction_type_is_named(tmp_path: Path) -> None:
 def test_a_study_without_prediction_is_named() -> None:
     with pytest.raises(UserError, match=r"1 labelled studies have no prediction, the first 1\.2\.1"):
         match_studies(table(), table().iloc[:1], "x.csv")
+
+
+def test_a_hash_of_digits_stays_text(tmp_path: Path) -> None:
+    file = tmp_path / "table.csv"
+    file.write_text("config_hash,data,seconds\n012345678901,1234e5678901,2\n")
+    assert read_csv(file, ("config_hash", "data")).loc[0].tolist() == ["012345678901", "1234e5678901", 2]

@@ -233,6 +233,14 @@ def load(schema: type[T], file: str | Path, overrides: list[str] | tuple[str, ..
     return build(schema, values, where=str(file))
 
 
+def overridden(config: T, words: list[str] | tuple[str, ...], where: str) -> T:
+    """A config with `key=value` words laid over it; `where` names their place in errors, which are those of `load`."""
+    values = to_dict(config)
+    for word in words:
+        _apply_override(values, word)
+    return build(type(config), values, where)
+
+
 def read_yaml(file: Path) -> dict[str, Any]:
     """The mapping in a YAML file, laid over the file that its `base:` names (relative to it)."""
     if not file.is_file():

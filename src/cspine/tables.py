@@ -10,6 +10,8 @@ from cspine.errors import UserError, nearest
 from cspine.paths import GET_DATA, atomic
 
 STUDY = "StudyInstanceUID"
+# Never numbers, although they may look like one: a hash can be all digits.
+TEXT = (STUDY, "row_id", "config_hash", "data")
 BOX_COLUMNS = ("x", "y", "width", "height", "slice_number")
 SLICE_KEYS = (STUDY, "file_number", "z_mm")
 # Beside C1..C7 in a slice table: as the model gave them, as the mask has them, and on the best path.
@@ -17,11 +19,11 @@ RAW, TRUTH, SEEN = (tuple(f"{level}_{kind}" for level in LEVELS) for kind in ("r
 
 
 def read_csv(file: Path, columns: tuple[str, ...], remedy: str = "") -> pd.DataFrame:
-    """A CSV file with at least these columns; UIDs are text. Raises UserError naming the file and the column."""
+    """A CSV file with at least these columns; UIDs and hashes are text. Raises UserError naming file and column."""
     if not file.is_file():
         raise UserError(f"{file} is missing" + (f"; {remedy}" if remedy else ""))
     try:
-        table = pd.read_csv(file, dtype={STUDY: str, "row_id": str})
+        table = pd.read_csv(file, dtype=dict.fromkeys(TEXT, str))
     except (pd.errors.ParserError, pd.errors.EmptyDataError, UnicodeDecodeError) as error:
         raise UserError(f"{file}: not a readable CSV file ({error})") from error
     require_columns(table, columns, str(file))

@@ -6,7 +6,7 @@ Of a study with a mask also the levels, cleaned and on the voxels of the pixels,
 import time
 import zipfile
 import zlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from functools import partial
 from pathlib import Path
@@ -111,11 +111,17 @@ class Summary:
 
 
 def build_cache(
-    config: DatasetConfig, split: str, processes: int, progress: bool = True, verify: bool = False
+    config: DatasetConfig,
+    split: str,
+    processes: int,
+    progress: bool = True,
+    verify: bool = False,
+    uids: Sequence[str] | None = None,
 ) -> Summary:
     """Prepare every study of a split that is not yet in the cache, in so many processes; bad studies are listed.
 
-    `verify` compares the checksum of every file that is there already, and makes a damaged one again.
+    `uids` limits it to these studies. `verify` compares the checksum of every file that is there already, and makes a
+    damaged one again.
     Raises UserError where there is no dataset or the cache cannot be written.
     """
     started = time.monotonic()
@@ -124,7 +130,7 @@ def build_cache(
     masks = masks_on_disk(root) if split == "train" else {}
     tasks = [
         Task(uid, study_path(images, uid), masks.get(uid), target, config.preprocess, verify=verify)
-        for uid in _studies(root, split)
+        for uid in (_studies(root, split) if uids is None else uids)
     ]
     summary = Summary()
     with tqdm(total=len(tasks), desc=f"{split} studies", unit="study", disable=None if progress else True) as bar:
@@ -132,7 +138,7 @@ def build_cache(
             _count(summary, task.uid, outcome)
             bar.update()
             bar.set_postfix_str(f"{summary.slices / (time.monotonic() - started):.0f} slices/s, {len(summary.bad)} bad")
-    _write_bad(target, split, summary.bad)
+    _write_bad(target, split, summary.bad, uids)
     summary.seconds = time.monotonic() - started
     return summary
 
@@ -278,12 +284,13 @@ def _count(summary: Summary, uid: str, outcome: Outcome) -> None:
         summary.skipped[uid] = len(outcome.skipped)
 
 
-def _write_bad(folder: Path, split: str, bad: dict[str, str]) -> None:
-    """Replace this split's rows of `bad.csv` and keep the other's."""
+def _write_bad(folder: Path, split: str, bad: dict[str, str], uids: Sequence[str] | None) -> None:
+    """Replace this split's rows of `bad.csv`, or those of `uids` alone, and keep the others."""
     file = folder / "bad.csv"
     before = read_csv(file, BAD_COLUMNS) if file.is_file() else pd.DataFrame(columns=list(BAD_COLUMNS))
     fresh = pd.DataFrame([(uid, bad[uid], split) for uid in sorted(bad)], columns=list(BAD_COLUMNS))
-    write_table(pd.concat([before[before["split"] != split], fresh]), file)
+    replaced = (before["split"] == split) & (uids is None or before[STUDY].isin(uids))
+    write_table(pd.concat([before[~replaced], fresh]), file)
 
 
 def open_study(config: DatasetConfig, uid: str) -> CachedStudy:
