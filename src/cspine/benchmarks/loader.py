@@ -2,17 +2,17 @@
 
 from collections.abc import Iterable
 from functools import partial
-from typing import Any
 
 import torch
 from torch import nn
+from torch.utils.data import DataLoader
 
 from cspine.benchmarks.cost import Cost, cost_of, median_cost, median_ratio
 from cspine.config import Config
 from cspine.engine.determinism import set_determinism
 from cspine.engine.distributed import World, share_cores
 from cspine.engine.forward import model_inputs
-from cspine.engine.loader import EpochSampler, training_loader
+from cspine.engine.loader import EpochSampler, Samples, training_loader
 from cspine.engine.state import TrainingState
 from cspine.tasks.base import Task, find_task
 
@@ -44,21 +44,21 @@ def measure(config: Config, rounds: int, batches: int) -> tuple[list[Cost], list
     task = find_task(config.task)(config, None)
     samples = task.training_samples()
     step = _Step(task, config, rounds * 2 * batches + 1)
-
-    def stream(epoch: int) -> Any:
-        sampler = EpochSampler(samples, config.train.seed, epoch, WORLD, config.train.batch_size)
-        # Small data: as many batches as an epoch gives, again and again.
-        wanted = batches * config.train.batch_size
-        sampler.keys = (sampler.keys * -(-wanted // len(sampler.keys)))[:wanted]
-        return training_loader(samples, sampler, config, WORLD)
-
-    resident = next(iter(stream(0)))
+    resident = next(iter(batch_stream(samples, config, 0, batches=1)))
     step(resident)
     ours, floor = [], []
     for number in range(rounds):
-        ours.append(cost_of(partial(_each, step, stream(number))))
+        ours.append(cost_of(partial(_each, step, batch_stream(samples, config, number, batches))))
         floor.append(cost_of(partial(_each, step, [resident] * batches)))
     return ours, floor
+
+
+def batch_stream(samples: Samples, config: Config, epoch: int, batches: int) -> DataLoader:
+    """The training's loader, for so many batches; an epoch of small data is gone through again and again."""
+    sampler = EpochSampler(samples, config.train.seed, epoch, WORLD, config.train.batch_size)
+    wanted = batches * config.train.batch_size
+    sampler.keys = (sampler.keys * -(-wanted // len(sampler.keys)))[:wanted]
+    return training_loader(samples, sampler, config, WORLD)
 
 
 def _each(step: "_Step", stream: Iterable[dict[str, torch.Tensor]]) -> None:
