@@ -110,7 +110,7 @@ class MapsLevels(Protocol):
 
 def list_tasks() -> list[str]:
     """The names that a config's `task` may take, without importing torch's models."""
-    return [name.replace("_", "/", 1) for name in list_modules(PACKAGE, besides=("base",))]
+    return [name.replace("_", "/", 1) for name in list_modules(PACKAGE, besides=("base", "head"))]
 
 
 def find_task(name: str) -> type[Task]:
