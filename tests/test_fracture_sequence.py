@@ -57,7 +57,11 @@ class Levels:
         prepare_and_report(self.data.config, ("train",))
         self.config = self._config()
         for uid in self.data.uids:
-            write_level_map(map_file(folder / "oof" / "maps", uid), self.map_of(uid))
+            write_level_map(self.map_file(uid), self.map_of(uid))
+        (folder / "oof" / "maps" / "slices.parquet").touch()
+
+    def map_file(self, uid: str) -> Path:
+        return map_file(self.folder / "oof" / "maps" / "fold0", uid)
 
     def mask(self) -> np.ndarray:
         labels = np.zeros((8, 32, 32), np.uint8)
@@ -152,7 +156,7 @@ def test_a_level_that_is_cut_off_is_neither_trained_on_nor_judged(levels: Levels
     uid = levels.data.uids[3]
     part = levels.map_of(uid)
     part.probabilities[0, :3] = 0
-    file = map_file(levels.folder / "oof" / "maps", uid)
+    file = levels.map_file(uid)
     try:
         write_level_map(file, part)
         for share, expected in ((0.2, 16), (0.3, 15)):
@@ -262,11 +266,11 @@ def test_what_it_cannot_do_is_refused(levels: Levels, changes: dict, told: str) 
 
 def test_a_restarted_map_of_another_stack_is_refused(levels: Levels) -> None:
     uid = levels.data.uids[2]
-    file = map_file(levels.folder / "oof" / "maps", uid)
+    file = levels.map_file(uid)
     made = levels.map_of(uid)
     try:
         write_level_map(file, replace(made, plane_z_mm=made.plane_z_mm + 40))
-        with pytest.raises(UserError, match="does not fit the study in the cache"):
+        with pytest.raises(UserError, match=r"does not fit study .* in the cache"):
             Task(levels.config, 0)
     finally:
         write_level_map(file, made)

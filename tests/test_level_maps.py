@@ -10,14 +10,15 @@ from conftest import write_mask
 from test_vertebra_volume import halves, model_of, volume_config
 from tiny_pipeline import ALONE, Prepared
 
-from cspine.config import Config
+from cspine.bundle import from_runs
+from cspine.config import Augment, Config, Crop, Model
 from cspine.data.cache import CachedStudy, open_study
 from cspine.data.prepare import prepare_and_report
+from cspine.ensembling import choose_members, fit_ensemble, write_ensemble
 from cspine.errors import UserError
-from cspine.inference import load_run
+from cspine.inference import Predictor, load_run
 from cspine.level_maps import (
     LevelMap,
-    join_level_maps,
     level_map,
     map_file,
     read_level_map,
@@ -105,7 +106,7 @@ def test_a_run_without_maps_is_refused_with_the_command_that_makes_them(trained:
         stage1_level_map(replace(config, stage1="v"), prepared.data.uids[0], z_mm)
     with pytest.raises(UserError, match="the key 'stage1'"):
         stage1_level_map(config, prepared.data.uids[0], z_mm)
-    with pytest.raises(UserError, match="does not fit the study"):
+    with pytest.raises(UserError, match="does not fit study"):
         stage1_level_map(replace(config, stage1="vol"), prepared.data.uids[0], z_mm + 12)
     train_fold(prepared.vertebra, 0, ALONE)
     slices_only = load_run(prepared.oof, "v", torch.device("cpu"))
@@ -135,19 +136,24 @@ def made_map(value: float) -> LevelMap:
     return level_map(np.full((7, 4, 5, 5), value), np.arange(4.0)[::-1], 20.0)
 
 
-def test_joined_maps_are_means_and_follow_their_folds(tmp_path: Path) -> None:
-    folders = [tmp_path / "run" / f"fold{fold}" for fold in range(3)]
-    for folder, value in zip(folders[:2], (0.2, 0.6), strict=True):
-        write_level_map(map_file(folder, "both"), made_map(value))
-    write_level_map(map_file(folders[2], "one"), made_map(0.8))
-    join_level_maps(folders, tmp_path / "run")
-    joined = {uid: read_level_map(map_file(tmp_path / "run", uid)) for uid in ("both", "one")}
-    assert set(np.unique(joined["both"].probabilities)) == {102}
-    assert set(np.unique(joined["one"].probabilities)) == {204}
-    assert joined["both"].field_mm == 20
-    write_level_map(map_file(folders[0], "both"), made_map(1.0))
-    join_level_maps(folders, tmp_path / "run")
-    assert set(np.unique(read_level_map(map_file(tmp_path / "run", "both")).probabilities)) == {204}
+def test_a_study_that_no_fold_holds_out_has_the_mean_or_the_map_of_the_full_model(
+    trained: tuple[Prepared, Config], tmp_path: Path
+) -> None:
+    _, config = trained
+    elsewhere = replace(config, stage1="run", paths=replace(config.paths, oof=str(tmp_path)))
+    run, z_mm = tmp_path / "run", np.arange(4.0)[::-1]
+    for fold, uid, value in ((0, "both", 0.2), (1, "both", 0.6), (2, "one", 0.8)):
+        write_level_map(map_file(run / f"fold{fold}", uid), made_map(value))
+    (run / "slices.parquet").touch()
+
+    def grey(uid: str) -> set[int]:
+        return set(np.unique(stage1_level_map(elsewhere, uid, z_mm).probabilities).tolist())
+
+    assert (grey("both"), grey("one")) == ({102}, {204})
+    write_level_map(map_file(run / "full", "both"), made_map(1.0))
+    assert (grey("both"), grey("one")) == ({255}, {204})
+    with pytest.raises(UserError, match="no fold has a level map of study other"):
+        stage1_level_map(elsewhere, "other", z_mm)
 
 
 def test_a_damaged_map_is_named(tmp_path: Path) -> None:
@@ -156,3 +162,26 @@ def test_a_damaged_map_is_named(tmp_path: Path) -> None:
     file.write_bytes(file.read_bytes()[:-40])
     with pytest.raises(UserError, match=r"levels/uid\.npz: damaged"):
         read_level_map(file)
+
+
+def test_the_predictor_gives_a_head_the_map_it_was_trained_on(trained: tuple[Prepared, Config]) -> None:
+    prepared, config = trained
+    head = replace(
+        prepared.config("seq", "fracture/sequence"),
+        stage1="vol",
+        augment=Augment(share=0.0),
+        crop=Crop(slices=3, side_mm=32.0, least_share=0.0, threshold=0.2),
+        model=Model(name="sequence_classifier", backbone="test_resnet"),
+        train=replace(config.train, epochs=1),
+    )
+    for fold in (0, 1):
+        train_fold(head, fold, ALONE)
+    write_ensemble(fit_ensemble(choose_members(prepared.oof, ["seq"]), head), prepared.oof / "ensemble")
+    predictor = Predictor(from_runs(prepared.oof), torch.device("cpu"))
+    study = open_study(config, prepared.data.uids[0])
+    images = images_of(study)
+    found = stage1_level_map(head, study.uid, study.geometry.z_mm)
+    alone = load_run(prepared.oof, "seq", torch.device("cpu"))
+    expected = alone.infer(images.with_stage1(None, lambda: found), torch.device("cpu"))
+    assert len(set(expected[1:3])) == 2  # the two levels of the masks are judged, each for itself
+    assert predictor.predict(lambda _: images) == pytest.approx(predictor.blend.apply([expected[None]])[0], abs=1e-3)

@@ -189,6 +189,15 @@ class Ordering:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Aggregate:
+    """How a level's probability is made of its slices' (src/cspine/aggregate.py)."""
+
+    # null: the mean over slices, weighted by the level's presence; else the mean of the highest, of so many mm of
+    # slices; 0: the highest alone.
+    clearest_mm: float | None = setting(None, low=0)
+
+
+@dataclass(frozen=True, kw_only=True)
 class Train:
     epochs: int = setting(4, low=1)
     batch_size: int = setting(32, low=1)  # samples that one optimiser step sees per process, before accumulation
@@ -228,6 +237,7 @@ class Config(DatasetConfig):
     crop: Crop = dataclasses.field(default_factory=Crop)
     model: Model = dataclasses.field(default_factory=Model)
     order: Ordering = dataclasses.field(default_factory=Ordering)
+    aggregate: Aggregate = dataclasses.field(default_factory=Aggregate)
     train: Train = dataclasses.field(default_factory=Train)
 
 

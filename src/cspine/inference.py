@@ -24,7 +24,7 @@ from cspine.tasks.base import StudyImages, find_task
 
 @dataclass(frozen=True)
 class LoadedMember:
-    """A run ready to predict: the mean of its folds' models."""
+    """A run ready to predict: the mean of its models."""
 
     config: Config
     models: tuple[nn.Module, ...]
@@ -75,7 +75,7 @@ class Predictor:
 
 
 def load_run(oof: Path, name: str, device: torch.device) -> LoadedMember:
-    """A run of oof/ alone, all its trained folds."""
+    """A run of oof/ alone: its model of all data where that is trained, else all its trained folds."""
     member = describe_run(oof, name)
     return _load(member, Bundle(oof, (), (), {}), device)
 

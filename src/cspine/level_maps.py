@@ -1,13 +1,12 @@
-"""Where stage 1 finds each level in a study: probabilities on cubic voxels, `oof/<run>/levels/<uid>.npz`.
+"""Where stage 1 finds each level in a study: probabilities on cubic voxels, `oof/<run>/fold<k>/levels/<uid>.npz`.
 
-Out-of-fold as the slice table: a study with a mask has the map of the fold that did not train on it, one without the
-mean over the folds. Each fold leaves its maps in `oof/<run>/fold<k>/levels/`; they are joined with the folds' tables.
-A map has 8-bit probabilities, nearly all 0, so that a study takes some tens of kB.
+Out-of-fold by the rule of the slice table (slice_table.py): a study with a mask has the map of the fold that did not
+train on it; one without that of the model of all data (`full`), or, as long as that is not trained, the mean over the
+folds. A map has 8-bit probabilities, nearly all 0, so that a study takes some tens of kB.
 """
 
 import zipfile
 import zlib
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -36,7 +35,7 @@ def level_map(probabilities: np.ndarray, plane_z_mm: np.ndarray, field_mm: float
 
 
 def map_file(folder: Path, uid: str) -> Path:
-    """Where the map of a study lies under the folder of a run or of one of its folds."""
+    """Where the map of a study lies under the folder of a fold."""
     return folder / FOLDER / f"{uid}.npz"
 
 
@@ -54,15 +53,6 @@ def read_level_map(file: Path) -> LevelMap:
         raise UserError(f"{file}: damaged ({error}); delete it and train the vertebra run's folds again") from error
 
 
-def join_level_maps(folders: Sequence[Path], run: Path) -> None:
-    """Write the run's map of every study that a fold mapped: the mean where several did. Files still good stay."""
-    for uid in sorted({file.stem for folder in folders for file in (folder / FOLDER).glob("[!.]*.npz")}):
-        files = [file for folder in folders if (file := map_file(folder, uid)).exists()]
-        target = map_file(run, uid)
-        if not target.exists() or target.stat().st_mtime_ns < max(file.stat().st_mtime_ns for file in files):
-            write_level_map(target, _mean([read_level_map(file) for file in files]))
-
-
 def stage1_level_map(config: Config, uid: str, z_mm: np.ndarray) -> LevelMap:
     """The map of a study, whose slices lie at `z_mm`, by the vertebra run that a fracture head's config names.
 
@@ -72,18 +62,19 @@ def stage1_level_map(config: Config, uid: str, z_mm: np.ndarray) -> LevelMap:
         raise UserError(f"{config.name}: the key 'stage1' must name the vertebra run whose level maps to read")
     run = Path(config.paths.oof) / config.stage1
     again = "python src/train.py --config configs/vertebra/volume.yaml --fold all"
-    if not (run / FOLDER).is_dir():
+    if not (run / "slices.parquet").exists() or not any(run.glob(f"fold*/{FOLDER}")):
         raise UserError(
-            f"{run / FOLDER} is missing: {config.task} needs the level maps of a run of task vertebra/volume, all its "
-            f"folds; make them with: {again} (--restart if it is done already), and set stage1 to its name"
+            f"{config.task} needs the level maps of a run of task vertebra/volume, all its folds, and {run} has none; "
+            f"make them with: {again} (--restart if it is done already), and set stage1 to its name"
         )
-    file = map_file(run, uid)
-    if not file.exists():
-        raise UserError(f"{file} is missing; train the vertebra run again: {again} --restart")
-    found = read_level_map(file)
+    folders = [run / "full"] if map_file(run / "full", uid).exists() else sorted(run.glob("fold*"))
+    files = [file for folder in folders if (file := map_file(folder, uid)).exists()]
+    if not files:
+        raise UserError(f"{run}: no fold has a level map of study {uid}; train it again: {again} --restart")
+    found = _mean([read_level_map(file) for file in files])
     ends_mm = np.abs(found.plane_z_mm[[0, -1]] - z_mm[[0, -1]])
     if (ends_mm > 1 + found.field_mm / found.probabilities.shape[-1]).any():
-        raise UserError(f"{file}: does not fit the study in the cache; train the vertebra run again: {again} --restart")
+        raise UserError(f"{files[0]}: does not fit study {uid} in the cache; train it again: {again} --restart")
     return found
 
 

@@ -38,7 +38,9 @@ class StudyImages:
     # Of stage 1 too; made when a head asks for it, because most need only the presence.
     level_map: Callable[[], LevelMap] | None = None
 
-    def with_stage1(self, presence: np.ndarray | None, level_map: Callable[[], LevelMap] | None) -> "StudyImages":
+    def with_stage1(
+        self, presence: np.ndarray | None, level_map: Callable[[], LevelMap] | None = None
+    ) -> "StudyImages":
         return replace(self, presence=presence, level_map=level_map)
 
     def batches(self, indices: np.ndarray, config: Config, **others: np.ndarray) -> Iterator[dict[str, np.ndarray]]:

@@ -55,17 +55,28 @@ class Task(FractureHead):
 
     def predictions(self, logits: np.ndarray) -> pd.DataFrame:
         """A study table; a study without usable images gets the prevalence outside the fold."""
-        fractured = torch.from_numpy(logits[:, 0]).sigmoid().numpy()
-        samples = self.prediction_samples()
+        fractured = self.fractured(torch.from_numpy(logits).sigmoid().numpy())
+        samples, clearest_mm = self.prediction_samples(), self.config.aggregate.clearest_mm
         rows = {}
         for number, study in enumerate(self.predicted):
             mine = samples.study == number
             seen = self.presence[study.uid][samples.index[mine]]
-            rows[study.uid] = _study_row(fractured[mine], seen, study.geometry.spacing_mm, self.priors)
+            rows[study.uid] = _study_row(fractured[mine], seen, study.geometry.spacing_mm, self.priors, clearest_mm)
         return self.study_table(rows)
 
     @staticmethod
+    def fractured(probabilities: np.ndarray) -> np.ndarray:
+        """The probability of a fracture on each slice, (n,) or for each level (n, 7), of all outputs (n, outputs)."""
+        return probabilities[:, 0]
+
+    @staticmethod
+    def inputs(presence: np.ndarray) -> dict[str, np.ndarray]:  # noqa: ARG004
+        """What the model is given beside the images, of stage 1's probabilities (n, 7)."""
+        return {}
+
+    @classmethod
     def infer(
+        cls,
         models: Sequence[nn.Module],
         config: Config,
         images: StudyImages,
@@ -79,19 +90,26 @@ class Task(FractureHead):
         kept = np.flatnonzero(visible_slices(presence))
         if not len(kept):
             return np.array([priors[target] for target in TARGETS])
-        fractured = mean_probabilities(models, images.batches(kept, config), device, config.train.precision)
-        return _study_row(fractured[:, 0], presence[kept], images.spacing_mm, priors)
+        batches = images.batches(kept, config, **cls.inputs(presence))
+        fractured = cls.fractured(mean_probabilities(models, batches, device, config.train.precision))
+        return _study_row(fractured, presence[kept], images.spacing_mm, priors, config.aggregate.clearest_mm)
 
     def _samples(self, studies: list, augmented: bool) -> SliceSamples:
         kept = [np.flatnonzero(visible_slices(self._presence_of(study))) for study in studies]
-        labels = [self._slice_labels(study.uid)[index] for study, index in zip(studies, kept, strict=True)]
+        presence = [self.presence[study.uid][index] for study, index in zip(studies, kept, strict=True)]
+        fractured = [
+            np.tile(self.labels.loc[study.uid, list(LEVELS)].to_numpy(np.float32), (len(index), 1))
+            for study, index in zip(studies, kept, strict=True)
+        ]
+        none = np.zeros((0, len(LEVELS)), np.float32)
+        seen: np.ndarray = np.concatenate([none, *presence]).astype(np.float32)
         return SliceSamples(
             studies,
             study=np.repeat(np.arange(len(studies)), [len(index) for index in kept]),
             index=np.concatenate(kept) if kept else np.zeros(0, int),
             settings=self.config.data,
             augment=self.config.augment if augmented else None,
-            targets={"fractured": np.concatenate(labels) if labels else np.zeros(0)},
+            targets=self.targets(seen, np.concatenate([none, *fractured])) | self.inputs(seen),
         )
 
     def _presence_of(self, study: Any) -> np.ndarray:
@@ -103,14 +121,23 @@ class Task(FractureHead):
             )
         return presence
 
-    def _slice_labels(self, uid: str) -> np.ndarray:
-        fractured = self.labels.loc[uid, list(LEVELS)].to_numpy(bool)
-        return ((self.presence[uid] > 0.5) & fractured).any(axis=1).astype(np.float32)
+    @staticmethod
+    def targets(presence: np.ndarray, fractured: np.ndarray) -> dict[str, np.ndarray]:
+        """What the loss compares with, of stage 1's probabilities and the study's labels, both (n, 7)."""
+        shown = np.any((presence > 0.5) & (fractured > 0), axis=1)
+        return {"fractured": np.asarray(shown, np.float32)}
 
 
-def _study_row(fractured: np.ndarray, presence: np.ndarray, spacing_mm: float, priors: dict[str, float]) -> np.ndarray:
-    """The eight probabilities from those of the slices (n,) and stage 1's (n, 7)."""
-    levels = level_probabilities(fractured, presence, spacing_mm, [priors[level] for level in LEVELS])
+def _study_row(
+    fractured: np.ndarray,
+    presence: np.ndarray,
+    spacing_mm: float,
+    priors: dict[str, float],
+    clearest_mm: float | None,
+) -> np.ndarray:
+    """The eight probabilities from those of the slices, (n,) or (n, 7), and stage 1's (n, 7)."""
+    level_priors = [priors[level] for level in LEVELS]
+    levels = level_probabilities(fractured, presence, spacing_mm, level_priors, clearest_mm=clearest_mm)
     return np.array([overall(levels), *levels])
 
 
