@@ -44,7 +44,7 @@ def test_inference_equals_the_out_of_fold_row(prepared: Prepared, task: str) -> 
     slices = read_slices(prepared.oof / "v" / "slices.parquet")
     presence = slices[slices[STUDY] == uid].sort_values("z_mm", ascending=False)[list(TARGETS[1:])].to_numpy()
     decoded = decode_study(DecodeTask(uid, prepared.data.images(uid), (config.preprocess,)))
-    images = study_images(decoded, config.preprocess).with_presence(presence)
+    images = study_images(decoded, config.preprocess).with_stage1(presence)
     member = load_run(prepared.oof, config.name, torch.device("cpu"))
     found = member.infer(images, torch.device("cpu"))
     assert np.allclose(found, rows.loc[0, list(TARGETS)].to_numpy(float), atol=1e-5)

@@ -9,6 +9,7 @@ from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pandas as pd
 import torch
 from safetensors.torch import save_file
@@ -19,10 +20,11 @@ from cspine.data.fingerprint import fingerprint_file, read_fingerprint
 from cspine.engine.distributed import World, join_world
 from cspine.engine.loop import fit, predict
 from cspine.errors import UserError
+from cspine.level_maps import map_file, write_level_map
 from cspine.paths import atomic, folds_file, read_json, sha256, write_json
 from cspine.pipeline import Job
 from cspine.tables import read_folds, write_table
-from cspine.tasks.base import Task, find_task, fold_folder, run_folder
+from cspine.tasks.base import MapsLevels, StudyImages, Task, find_task, fold_folder, run_folder
 
 
 def train_jobs(jobs: list[Job], processes: int = 1, resume: bool = False, restart: bool = False) -> None:
@@ -134,7 +136,19 @@ def _predict(task: Task, model: nn.Module, config: Config, folder: Path, world: 
     table = task.predictions(predict(model, samples, config, world))
     if world.is_main:
         write_table(table, folder / _predictions_name(task))
+    if isinstance(task, MapsLevels):
+        _map_levels(task, model, config, folder, world)
     return task.score(table)
+
+
+def _map_levels(task: MapsLevels, model: nn.Module, config: Config, folder: Path, world: World) -> None:
+    """The level maps of the predicted studies, each process its share; those that an interrupted run left stay."""
+    for study in task.predicted[world.rank :: world.size]:
+        file = map_file(folder, study.uid)
+        if not file.exists():
+            images = StudyImages(np.array(study.volume), study.geometry.z_mm, study.geometry.spacing_mm)
+            write_level_map(file, task.map_levels([model], config, images, world.device))
+    world.barrier()
 
 
 def _account(

@@ -21,29 +21,20 @@ from cspine.data.datasets import SliceSamples
 from cspine.data.slices import visible_slices
 from cspine.engine.forward import mean_probabilities
 from cspine.errors import UserError
-from cspine.metrics import weighted_log_loss
-from cspine.paths import find_dataset, need
-from cspine.tables import STUDY, read_labels, read_slices
-from cspine.tasks.base import StudyImages, folds_in_use, open_studies, starting_model
+from cspine.paths import need
+from cspine.tables import STUDY, read_slices
+from cspine.tasks.base import StudyImages, starting_model
+from cspine.tasks.head import FractureHead, mean_priors
 
 
-class Task:
+class Task(FractureHead):
     """Trains on the studies outside the fold and predicts every study of the fold."""
 
     outputs = 1
-    run_table = "oof.csv"
 
     def __init__(self, config: Config, fold: int | None) -> None:
-        self.config, self.fold = config, fold
-        folds = folds_in_use(config)
-        labels = read_labels(find_dataset(config) / "train.csv").set_index(STUDY)
-        self.labels = labels.loc[folds[STUDY], list(TARGETS)]
-        held_out = folds["fold"] == fold
-        self.priors = self.labels[(~held_out).to_numpy()].mean().to_dict()
-        self.held_out = folds[held_out]
+        super().__init__(config, fold)
         self.presence = _read_presence(config)
-        self.training = open_studies(config, folds[~held_out])
-        self.predicted = open_studies(config, self.held_out)
 
     def training_samples(self) -> SliceSamples:
         return self._samples(self.training, augmented=True)
@@ -71,19 +62,7 @@ class Task:
             mine = samples.study == number
             seen = self.presence[study.uid][samples.index[mine]]
             rows[study.uid] = _study_row(fractured[mine], seen, study.geometry.spacing_mm, self.priors, clearest_mm)
-        prior = [self.priors[target] for target in TARGETS]
-        table = pd.DataFrame([rows.get(uid, prior) for uid in self.held_out[STUDY]], columns=list(TARGETS))
-        table.insert(0, STUDY, self.held_out[STUDY].to_numpy())
-        table.insert(1, "fold", self.fold)
-        return table
-
-    def score(self, predictions: pd.DataFrame) -> dict[str, float]:
-        """The competition's loss of the fold before blending and calibration."""
-        labels = self.labels.loc[predictions[STUDY]].to_numpy()
-        return {"column_loss": weighted_log_loss(labels, predictions[list(TARGETS)].to_numpy(), "column")}
-
-    def facts(self) -> dict[str, Any]:
-        return {"priors": self.priors}
+        return self.study_table(rows)
 
     @staticmethod
     def fractured(probabilities: np.ndarray) -> np.ndarray:
@@ -107,17 +86,13 @@ class Task:
         """The study's eight probabilities; a level that stage 1 does not find gets the mean prior of the folds."""
         if (presence := images.presence) is None:
             raise ValueError(f"{config.name} reads the levels that {config.stage1} finds, and got none")
-        priors = {target: float(np.mean([fact["priors"][target] for fact in facts])) for target in TARGETS}
+        priors = mean_priors(facts)
         kept = np.flatnonzero(visible_slices(presence))
         if not len(kept):
             return np.array([priors[target] for target in TARGETS])
         batches = images.batches(kept, config, **cls.inputs(presence))
         fractured = cls.fractured(mean_probabilities(models, batches, device, config.train.precision))
         return _study_row(fractured, presence[kept], images.spacing_mm, priors, config.aggregate.clearest_mm)
-
-    @staticmethod
-    def join(tables: list[pd.DataFrame]) -> pd.DataFrame:
-        return pd.concat(tables, ignore_index=True)
 
     def _samples(self, studies: list, augmented: bool) -> SliceSamples:
         kept = [np.flatnonzero(visible_slices(self._presence_of(study))) for study in studies]

@@ -20,6 +20,7 @@ from cspine.data.grid import Grid, study_grid
 from cspine.data.volumes import VolumeSamples, WindowSamples, join_windows, study_windows
 from cspine.engine.forward import model_probabilities
 from cspine.errors import UserError
+from cspine.level_maps import LevelMap, level_map
 from cspine.slice_table import mean_in_order
 from cspine.tasks import vertebra_image
 from cspine.tasks.base import StudyImages
@@ -72,6 +73,14 @@ class Task(vertebra_image.Task):
         planes = model_probabilities(models, batches, device, config.train.precision)
         raw = np.stack([_slices(grid, starts, part) for part in planes])
         return mean_in_order(raw, images.z_mm, facts, config.order.evidence_mm)
+
+    @staticmethod
+    def map_levels(models: Sequence[nn.Module], config: Config, images: StudyImages, device: torch.device) -> LevelMap:
+        """Where the levels are, by the mean of the models; without the order, which knows slices only."""
+        field_mm = config.preprocess.field_mm
+        planes_mm = study_grid(images.z_mm, config).plane_z_mm
+        assert field_mm is not None  # or there would be no grid
+        return level_map(segment(models, config, images, device), planes_mm, field_mm)
 
 
 def segmentation_loss(outputs: torch.Tensor, levels: torch.Tensor) -> torch.Tensor:
