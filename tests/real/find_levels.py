@@ -2,9 +2,9 @@
 
     python tests/real/find_levels.py vertebra-image vertebra-volume paths.oof=oof --out /tmp/levels
 
-Reads ../shared/realct: nine volumes with marked levels, and draws those and all others. A level is named right by slices
-where the level whose extent lies nearest about the marked centre is the marked one; by voxels, of a vertebra/volume
-run, where it is the likeliest one within NEAR_MM of the marked centre. Never train on these volumes.
+Reads ../shared/realct: nine volumes with marked levels, and draws those and all others. A level is named right by
+slices where the level whose extent lies nearest about the marked centre is the marked one; by voxels, of a
+vertebra/volume run, where it is the likeliest one within NEAR_MM of the marked centre. Never train on these volumes.
 """
 
 import argparse
