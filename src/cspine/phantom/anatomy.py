@@ -94,9 +94,9 @@ def paint_lungs(canvas: Canvas, spine: Spine) -> None:
 def paint_shoulders(canvas: Canvas, spine: Spine, bone: Material, rng: np.random.Generator) -> None:
     """Clavicles, scapulae and the heads of the humeri; most fields of view show only their inner parts.
 
-    Arms are pulled down or drawn up, so that their height tells little of the levels.
+    Arms are pulled down, in some patients far, so that their height tells little of the levels.
     """
-    place = spine.frames[8].origin + np.array([0.0, rng.normal(0, 4), rng.normal(0, 11)])
+    place = spine.frames[8].origin - np.array([0.0, 0.0, abs(rng.normal(0, 12))])
     side = [
         beam((18.0, -62.0, -16.0), (55.0, -48.0, 4.0), (5.5, 6.0), blend=3),
         beam((55.0, -48.0, 4.0), (110.0, -15.0, 22.0), (5.5, 5.0), blend=3),
