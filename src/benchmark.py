@@ -3,11 +3,13 @@
     python src/benchmark.py decode --study DIR [DIR ...]     slices/s from DICOM to the cache, 1 and 2 processes
     python src/benchmark.py memory --study DIR               peak memory on a study of 1,082 slices
     python src/benchmark.py cache [data.root=input/phantom]  random samples/s from the cache, and GB for 2,019 studies
+    python src/benchmark.py loader [--config FILE]           the training loop beside its step on a resident batch
+    python src/benchmark.py inference [--config FILE]        350 slices through a vertebra model beside bare passes
     python src/benchmark.py learnable                        AUC of a small network on crops of the phantom
     python src/benchmark.py realism --study DIR [DIR ...]    HU of tissues and power of noise, phantom beside real CT
     python src/benchmark.py shortcuts                        AUC of file sizes, HU, noise and headers on the phantom
 
-Machines are noisy: what counts are the ratios, medians over --rounds.
+Machines are noisy: what counts are the ratios, medians over --rounds; on a busy one those of CPU time.
 """
 
 from pathlib import Path
@@ -15,12 +17,14 @@ from pathlib import Path
 from cspine.cli import Parser, run
 from cspine.errors import UsageError
 
+NAMES = ("decode", "memory", "cache", "loader", "inference", "learnable", "realism", "shortcuts")
+
 
 def main() -> None:
     parser = Parser(__doc__)
-    parser.add_argument("what", choices=("decode", "memory", "cache", "learnable", "realism", "shortcuts"))
+    parser.add_argument("what", choices=NAMES)
     parser.add_argument("--study", type=Path, nargs="+", default=[], help="folders of DICOM files")
-    parser.add_argument("--config", default="configs/vertebra/image.yaml", help="preprocessing; model of `cache`")
+    parser.add_argument("--config", default="configs/vertebra/image.yaml", help="preprocessing, data, model")
     parser.add_argument("--rounds", type=int, default=7)
     parser.add_argument("--processes", type=int, nargs="+", default=[1, 2])
     parser.add_argument("--patients", type=int, default=3000, help="of `learnable`; more of them take longer")

@@ -26,6 +26,16 @@ def test_by_hand() -> None:
     assert level_probabilities(np.array([0.9, 0.3, 0.1]), presence, 2.0, PRIORS, 0.8)[2] == pytest.approx(0.25)
 
 
+def test_the_clearest_millimetres_by_hand() -> None:
+    presence = np.zeros((5, 7))
+    presence[:, 1] = [1.0, 0.9, 0.8, 0.5, 0.2]
+    f = np.array([0.1, 0.6, 0.4, 0.8, 0.99])  # the last slice shows the level too little to speak for it
+    for clearest_mm, expected in ((0.0, 0.8), (2.0, 0.8), (4.0, 0.7), (100.0, (0.1 + 0.6 + 0.4 + 0.8) / 4)):
+        found = level_probabilities(f, presence, 2.0, PRIORS, clearest_mm=clearest_mm)
+        assert found[1] == pytest.approx(expected)
+        assert np.array_equal(np.delete(found, 1), np.delete(PRIORS, 1))
+
+
 def test_one_probability_a_slice_serves_all_levels() -> None:
     rng = np.random.default_rng(0)
     f, v = rng.uniform(size=5), rng.uniform(size=(5, 7))
@@ -33,11 +43,11 @@ def test_one_probability_a_slice_serves_all_levels() -> None:
     assert np.array_equal(level_probabilities(f, v, 1.0, PRIORS), alike)
 
 
-@given(SLICES, st.floats(0.1, 10))
+@given(SLICES, st.floats(0.1, 10), st.none() | st.floats(0, 20))
 @settings(deadline=None)
-def test_between_the_least_and_the_greatest_slice_or_the_prior(table, spacing_mm: float) -> None:
+def test_between_the_least_and_the_greatest_slice_or_the_prior(table, spacing_mm: float, clearest_mm) -> None:
     f, v = table
-    found = level_probabilities(f, v, spacing_mm, PRIORS, minimum_mm=0.0)
+    found = level_probabilities(f, v, spacing_mm, PRIORS, minimum_mm=0.0, clearest_mm=clearest_mm)
     bounded = (found >= f.min(axis=0)) & (found <= f.max(axis=0))
     assert (bounded | ((v.sum(axis=0) == 0) & (found == PRIORS))).all()
 

@@ -27,7 +27,7 @@ LEVEL_OF = {
     **dict.fromkeys(("burst", "pedicle", "transverse"), 5),
     "spinous": 6,
 }
-SPINE, BONE, SEEDS = draw_patient(np.random.default_rng(5))
+SPINE, BONE, SEEDS = draw_patient(np.random.default_rng(0))
 SOLIDS = vertebrae(SPINE, SEEDS)
 
 
@@ -114,7 +114,8 @@ def test_bone_far_from_the_fracture_is_as_it_was(kind: str) -> None:
         ("dens", lambda p, size: size.height / 2 - 4 < p[:, 2].mean() < size.height / 2 + 8),
         ("dens_base", lambda p, size: -2 < p[:, 2].mean() < size.height / 2 and np.ptp(p[:, 0]) > size.bottom_width),
         ("hangman", lambda p, _: (np.abs(p[:, 0]) > 4).mean() > 0.9 and p[:, 0].min() < 0 < p[:, 0].max()),
-        ("teardrop", lambda p, size: p[:, 2].mean() < 0 and p[:, 1].mean() < -0.15 * size.depth),
+        # With the body split behind it the mean lies anywhere; the corner it is named for is always in it.
+        ("teardrop", lambda p, size: ((p[:, 1] < -0.6 * size.half_depth) & (p[:, 2] < -size.height / 4)).sum() > 20),
         ("compression", lambda p, size: p[:, 2].mean() > -0.3 * size.height and p[:, 1].mean() < 0.5 * size.half_depth),
         ("lamina", lambda p, size: p[:, 1].min() > size.half_depth),
         ("facet", lambda p, _: np.abs(p[:, 0]).min() > 5 and p[:, 1].mean() > 0),

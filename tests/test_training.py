@@ -22,7 +22,7 @@ from cspine.data.cache import open_study
 from cspine.data.decode import DecodeTask, decode_study
 from cspine.data.prepare import prepare_and_report
 from cspine.errors import UsageError, UserError
-from cspine.inference import LoadedMember, _load
+from cspine.inference import LoadedMember, _load, load_run, study_images
 from cspine.pipeline import Job, plan
 from cspine.tables import STUDY, read_folds, read_slices, read_study_table
 from cspine.tasks.base import StudyImages, find_task
@@ -159,11 +159,57 @@ def test_other_data_than_it_was_trained_on_is_refused(tmp_path: Path) -> None:
     train_fold(made.vertebra, 0, ALONE, restart=True)
 
 
-def test_full_trains_on_all_and_leaves_no_table(prepared: Prepared) -> None:
+def test_a_head_on_all_data_holds_nothing_out_and_leaves_the_table(prepared: Prepared) -> None:
+    before = (prepared.oof / "f" / "oof.csv").read_bytes()
     train_fold(prepared.fracture, None, ALONE)
     folder = prepared.oof / "f" / "full"
     assert (folder / "weights.safetensors").exists()
     assert not list(folder.glob("predictions*"))
+    assert (prepared.oof / "f" / "oof.csv").read_bytes() == before
+
+
+def test_a_run_of_all_data_alone_infers_and_gives_no_table(prepared: Prepared) -> None:
+    alone = replace(prepared.vertebra, name="alone")
+    train_fold(alone, None, ALONE)
+    assert not (prepared.oof / "alone" / "slices.parquet").exists()
+    run = load_run(prepared.oof, "alone", torch.device("cpu"))
+    uid = prepared.data.uids[0]
+    table = pd.read_parquet(prepared.oof / "alone" / "full" / "predictions.parquet")
+    rows = table.loc[table[STUDY] == uid, list(LEVELS)].to_numpy()
+    assert np.allclose(run.infer(_images(prepared, uid), torch.device("cpu")), rows, atol=1e-5)
+
+
+def test_the_full_model_takes_the_place_of_the_mean_where_no_fold_saw_a_mask(prepared: Prepared) -> None:
+    """The table after `--fold all` and then `--fold full`; inference gives an unseen study the same numbers."""
+    both = replace(prepared.vertebra, name="both")
+    for fold in (0, 1):
+        train_fold(both, fold, ALONE)
+    before = read_slices(prepared.oof / "both" / "slices.parquet").set_index([STUDY, "file_number"])
+    train_fold(both, None, ALONE)
+    after = read_slices(prepared.oof / "both" / "slices.parquet").set_index([STUDY, "file_number"])
+    assert sorted(before.index) == sorted(after.index)
+    assert set(before["source"]) == {"oof", "mean"}
+    assert set(after["source"]) == {"oof", "full"}
+    masked = before.index[before["source"] == "oof"]
+    pd.testing.assert_frame_equal(before.loc[masked], after.loc[masked])
+    uid = prepared.data.uids[0]
+    found = load_run(prepared.oof, "both", torch.device("cpu")).infer(_images(prepared, uid), torch.device("cpu"))
+    assert np.allclose(found, after.loc[uid, list(LEVELS)].to_numpy(), atol=1e-5)
+    assert not np.allclose(found, before.loc[uid, list(LEVELS)].to_numpy(), atol=1e-3)
+
+
+def test_a_full_model_of_another_config_makes_no_table_with_the_folds(prepared: Prepared) -> None:
+    one = replace(prepared.vertebra, name="unlike")
+    for fold in (0, 1):
+        train_fold(one, fold, ALONE)
+    other = replace(one, train=replace(one.train, epochs=1))
+    with pytest.raises(UserError, match=r"full was trained with another config than .*fold0.*--restart"):
+        train_fold(other, None, ALONE)
+
+
+def _images(prepared: Prepared, uid: str) -> StudyImages:
+    settings = prepared.vertebra.preprocess
+    return study_images(decode_study(DecodeTask(uid, prepared.data.images(uid), (settings,))), settings)
 
 
 def test_a_pipeline_trains_stage_one_whole_and_the_head_for_the_fold(prepared: Prepared) -> None:
@@ -172,7 +218,8 @@ def test_a_pipeline_trains_stage_one_whole_and_the_head_for_the_fold(prepared: P
     file.write_text("models: [v.yaml, f1.yaml]\n")
     jobs = plan(str(file), "1", [])
     assert [(job.config.name, job.fold) for job in jobs] == [("v", 0), ("v", 1), ("f", 1)]
-    assert [job.fold for job in plan(str(file), "full", [])] == [None, None]
+    full = plan(str(file), "full", [])
+    assert [(job.config.name, job.fold) for job in full] == [("v", 0), ("v", 1), ("v", None), ("f", None)]
     assert [job.fold for job in plan(str(prepared.folder / "v.yaml"), "0", [])] == [0]
     with pytest.raises(UserError, match="holds the folds 0 to 1"):
         plan(str(file), "2", [])

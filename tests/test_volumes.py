@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from cspine.config import Config, Data, Preprocess, Volume, VolumeAugment
-from cspine.data.augment3d import Pose, VolumeAugmenter, cut_window, rotation, sample
+from cspine.data.augment3d import Pose, VolumeAugmenter, cut_window, put_window, rotation, sample
 from cspine.data.geometry import Geometry
 from cspine.data.volumes import VolumeSamples, WindowSamples, join_windows, study_windows, window_starts
 
@@ -191,3 +191,15 @@ def test_training_samples_come_several_a_study_with_their_labels() -> None:
     assert plain["image"].shape == (1, 16, 16, 16)
     assert np.array_equal(plain["image"][0].numpy() % 8, plain["levels"].numpy())
     assert not np.array_equal(samples[1, 5]["image"], samples[1, 6]["image"])
+
+
+SIDES = st.tuples(*[st.integers(1, 9)] * 3)
+
+
+@given(SIDES, SIDES, st.integers(-6, 6))
+def test_a_window_is_put_back_where_it_was_cut(shape, window_px, start: int) -> None:
+    volume = np.arange(1, 1 + np.prod(shape)).reshape(1, *shape)
+    window = cut_window(volume, start, window_px)
+    back = put_window(window, start, shape)
+    assert np.array_equal(back[back > 0], volume[back > 0])
+    assert (back > 0).sum() == (window > 0).sum()

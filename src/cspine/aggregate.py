@@ -14,11 +14,13 @@ def level_probabilities(
     spacing_mm: float,
     priors: Sequence[float] | np.ndarray,
     minimum_mm: float = MINIMUM_MM,
+    clearest_mm: float | None = None,
 ) -> np.ndarray:
     """p_j = sum_i f_ij v_ij / sum_i v_ij, float64 (levels,), always between the least and the greatest f_ij.
 
     `fractured` f is (slices,) or (slices, levels), `presence` v (slices, levels), `spacing_mm` the distance of the
-    slices. A level seen over less than `minimum_mm` (sum_i v_ij times the spacing) gets its prior.
+    slices. A level seen over less than `minimum_mm` (sum_i v_ij times the spacing) gets its prior. With `clearest_mm`
+    p_j is instead the mean of the highest f_ij, of so many mm of slices on which the level clearly is (0: the maximum).
     Raises ValueError for shapes that do not fit and for values that are not probabilities.
     """
     presence = np.asarray(presence, np.float64)
@@ -35,10 +37,20 @@ def level_probabilities(
     seen = presence.sum(axis=0)
     is_found = (seen * spacing_mm >= minimum_mm) & (seen > 0)
     # A share of the whole rather than a quotient of two sums: presences of 1e-300 would lose their products.
-    shares = presence / np.where(is_found, seen, 1.0)
+    weights = presence if clearest_mm is None else _clearest(per_level, presence, clearest_mm / spacing_mm)
+    shares = weights / np.where(is_found, weights.sum(axis=0), 1.0)
     # Rounding may leave the mean an ulp outside the range of what it is the mean of.
     mean = np.clip((per_level * shares).sum(axis=0), per_level.min(axis=0), per_level.max(axis=0))
     return np.where(is_found, mean, priors)
+
+
+def _clearest(per_level: np.ndarray, presence: np.ndarray, slices: float) -> np.ndarray:
+    """1 for the so many highest f of each level (at least one) where its v is at least half its greatest, else 0."""
+    is_clear = presence >= presence.max(axis=0) / 2
+    ranked = np.argsort(np.where(is_clear, -per_level, np.inf), axis=0, kind="stable")
+    chosen = np.zeros(presence.shape)
+    np.put_along_axis(chosen, ranked[: max(1, round(slices))], 1.0, axis=0)
+    return chosen * is_clear
 
 
 def overall(levels: np.ndarray) -> float:

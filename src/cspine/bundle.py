@@ -19,7 +19,7 @@ FORMAT = 1
 
 @dataclass(frozen=True)
 class FoldModel:
-    """The weights of one fold of a run. `file` is relative to the bundle's folder."""
+    """The weights of one fold of a run, or of `full`. `file` is relative to the bundle's folder."""
 
     fold: str
     file: str
@@ -29,7 +29,7 @@ class FoldModel:
 
 @dataclass(frozen=True)
 class Member:
-    """A run: its config (paths left out) and one model a fold, whose outputs are averaged."""
+    """A run: its config (paths left out) and its models, whose outputs are averaged: the full one, or one a fold."""
 
     config: dict[str, Any]
     models: tuple[FoldModel, ...]
@@ -89,10 +89,17 @@ def write(bundle: Bundle, folder: Path) -> None:
 
 
 def describe_run(oof: Path, name: str) -> Member:
-    """A run as a member: every fold that is trained. Raises UserError where none is."""
-    folders = sorted((oof / name).glob("fold*/done.json"))
+    """A run as a member: for studies no fold knows, its model of all data where that is trained, else all its folds.
+
+    The slice table of a vertebra run (training.join_folds) follows the same rule, so that a head meets at inference
+    what it was trained on. Raises UserError where nothing is trained.
+    """
+    full = oof / name / "full" / "done.json"
+    folders = [full] if full.exists() else sorted((oof / name).glob("fold*/done.json"))
     if not folders:
-        raise UserError(f"{oof / name}: no trained fold; train it with python src/train.py --config ... --fold all")
+        raise UserError(
+            f"{oof / name}: no trained fold; train it with python src/train.py --config ... --fold all, or --fold full"
+        )
     config = read_json(folders[0].with_name("config.json"))
     config.pop("paths")
     return Member(config, tuple(_describe_fold(oof, done) for done in folders))

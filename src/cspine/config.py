@@ -134,6 +134,38 @@ class VolumeAugment:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Crop:
+    """What a head sees that looks at one level at a time (src/cspine/data/level_crops.py).
+
+    Images around the level's middle, `data.image_size_px` wide, with `data.neighbours` on either side as channels.
+    """
+
+    slices: int = setting(15, low=1)  # evenly spaced over the level and the margin
+    margin_mm: float = setting(2.0, low=0)  # above and below the level
+    side_mm: float = setting(80.0, low=10)  # of the square; the transverse processes of C1 reach 80 mm
+    threshold: float = setting(0.5, low=0.05, high=0.95)  # where stage 1 says more, there is the level
+    # A level of which less than this share of its usual volume is found is cut off: not trained on, and its prediction
+    # is the prior. 0.3 was the rule of the fourth place of the competition.
+    least_share: float = setting(0.3, low=0, high=1)
+    # Weight, beside the level's loss, of that of its images where boxes tell which show a fracture; 0 switches it off.
+    boxes: float = setting(0.0, low=0)
+    # Levels without a fracture that an epoch draws for each with one, weighted to stand for all; null takes all.
+    negatives: float | None = setting(None, low=0.1)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Sequence:
+    """How sequence_classifier gets from the images of a level to its logit."""
+
+    recurrent: str = setting("lstm", choices=("lstm", "gru", "none"))  # over the images, in both directions
+    hidden: int = setting(64, low=1)  # its width in either direction
+    # Of the images' probabilities: the mean of the greatest `clearest`, the greatest, or a mean with learned weights.
+    pooling: str = setting("clearest", choices=("clearest", "max", "attention"))
+    clearest: int = setting(5, low=1)
+    flip_at_test: bool = False  # the mean of what it says of a level and of its mirror image
+
+
+@dataclass(frozen=True, kw_only=True)
 class Model:
     name: str = "slice_classifier"  # a file in src/cspine/models
     backbone: str = "mobilenetv3_small_050"  # any timm model, or one of torchvision's that timm lacks
@@ -145,6 +177,7 @@ class Model:
     # How inflated_unet makes 3-D kernels of 2-D ones: spread evenly over z, or in the middle plane alone.
     inflate: str = setting("mean", choices=("mean", "centre"))
     inflate_depth: int = setting(3, choices=(1, 3, 5, 7))  # planes that an inflated kernel spans at most
+    sequence: Sequence = dataclasses.field(default_factory=Sequence)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -153,6 +186,15 @@ class Ordering:
 
     # Distance over which slices count as one piece of evidence; 0 leaves the probabilities as the model gives them.
     evidence_mm: float = setting(12.0, low=0, high=50)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Aggregate:
+    """How a level's probability is made of its slices' (src/cspine/aggregate.py)."""
+
+    # null: the mean over slices, weighted by the level's presence; else the mean of the highest, of so many mm of
+    # slices; 0: the highest alone.
+    clearest_mm: float | None = setting(None, low=0)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -192,8 +234,10 @@ class Config(DatasetConfig):
     augment: Augment = dataclasses.field(default_factory=Augment)
     volume: Volume = dataclasses.field(default_factory=Volume)
     volume_augment: VolumeAugment = dataclasses.field(default_factory=VolumeAugment)
+    crop: Crop = dataclasses.field(default_factory=Crop)
     model: Model = dataclasses.field(default_factory=Model)
     order: Ordering = dataclasses.field(default_factory=Ordering)
+    aggregate: Aggregate = dataclasses.field(default_factory=Aggregate)
     train: Train = dataclasses.field(default_factory=Train)
 
 

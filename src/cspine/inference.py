@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cache, partial
 from pathlib import Path
 from typing import Any
 
@@ -16,13 +17,14 @@ from cspine.config import Config, Preprocess
 from cspine.data.decode import DecodedStudy
 from cspine.data.slices import channels
 from cspine.errors import UserError
+from cspine.level_maps import LevelMap
 from cspine.models.registry import create_model
 from cspine.tasks.base import StudyImages, find_task
 
 
 @dataclass(frozen=True)
 class LoadedMember:
-    """A run ready to predict: the mean of its folds' models."""
+    """A run ready to predict: the mean of its models."""
 
     config: Config
     models: tuple[nn.Module, ...]
@@ -30,6 +32,13 @@ class LoadedMember:
 
     def infer(self, images: StudyImages, device: torch.device) -> np.ndarray:
         return find_task(self.config.task).infer(self.models, self.config, images, self.facts, device)
+
+    def map_levels(self, images: StudyImages, device: torch.device) -> LevelMap:
+        """Where the levels are in space. Raises UserError for a run whose task knows slices only."""
+        make = getattr(find_task(self.config.task), "map_levels", None)
+        if make is None:
+            raise UserError(f"{self.config.name}: {self.config.task} makes no level maps; use a run of vertebra/volume")
+        return make(self.models, self.config, images, device)
 
 
 class Predictor:
@@ -51,19 +60,22 @@ class Predictor:
 
         `images_for` gives the study's volume under a preprocessing.
         """
-        presence = {}
+        stage1 = {}
         for member in self.stage1:
-            presence[member.config.name] = member.infer(images_for(member.config.preprocess), self.device)
+            images = images_for(member.config.preprocess)
+            level_map = cache(partial(member.map_levels, images, self.device))
+            stage1[member.config.name] = member.infer(images, self.device), level_map
         members = []
         for member in self.members:
             images = images_for(member.config.preprocess)
-            stage1 = presence.get(member.config.stage1) if member.config.stage1 else None
-            members.append(member.infer(images.with_presence(stage1), self.device))
+            if member.config.stage1:
+                images = images.with_stage1(*stage1[member.config.stage1])
+            members.append(member.infer(images, self.device))
         return self.blend.apply([member[None] for member in members])[0]
 
 
 def load_run(oof: Path, name: str, device: torch.device) -> LoadedMember:
-    """A run of oof/ alone, all its trained folds."""
+    """A run of oof/ alone: its model of all data where that is trained, else all its trained folds."""
     member = describe_run(oof, name)
     return _load(member, Bundle(oof, (), (), {}), device)
 

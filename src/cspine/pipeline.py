@@ -16,7 +16,7 @@ class Job:
 
 
 def plan(file: str, fold: str, overrides: list[str]) -> list[Job]:
-    """The jobs in order. In a pipeline a vertebra run that a later model reads is trained on every fold.
+    """The jobs in order. In a pipeline a vertebra run that a later model reads is trained on every fold (and `full`).
 
     Raises UsageError for a fold that is neither a number nor `all` nor `full`, UserError where there is no data.
     """
@@ -30,8 +30,9 @@ def plan(file: str, fold: str, overrides: list[str]) -> list[Job]:
                 f"{config.name}: folds.count={config.folds.count}, but {folds_file(config)} holds {len(known)} folds; "
                 f"train with folds.count={len(known)}"
             )
-    read_by_others = {config.stage1 for config in configs} if asked != [None] else set()
-    return [Job(config, fold) for config in configs for fold in (known if config.name in read_by_others else asked)]
+    read_by_others = {config.stage1 for config in configs}
+    whole = list(dict.fromkeys([*known, *asked]))
+    return [Job(config, fold) for config in configs for fold in (whole if config.name in read_by_others else asked)]
 
 
 def read_configs(file: str, overrides: list[str] | tuple[str, ...] = ()) -> list[Config]:

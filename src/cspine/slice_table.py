@@ -3,8 +3,8 @@
 Columns: StudyInstanceUID, file_number, z_mm; C1..C7, what the next stages read: the probabilities in order
 (order.py), or the raw ones where `order.evidence_mm` is 0; C1_raw..C7_raw as the model gave them; C1_seen..C7_seen
 the best path, each level one run of slices (the longest of the raw ones without an order); fold and source (`oof`: by
-the fold that did not train on the study; `mean`: no fold saw a mask of it, mean of all folds); C1_true..C7_true from
-the mask, else empty.
+the fold that did not train on the study; where it has no mask `full`: by the model of all data, or, as long as that is
+not trained, `mean`: of all folds); C1_true..C7_true from the mask, else empty.
 """
 
 from collections.abc import Sequence
@@ -31,7 +31,10 @@ def fit_masked(studies: Sequence[CachedStudy]) -> Order:
 def slice_table(
     studies: Sequence[CachedStudy], probabilities: np.ndarray, fold: int | None, order: Order, evidence_mm: float
 ) -> pd.DataFrame:
-    """The rows of one fold from the raw probabilities (n, 7) of all slices of the studies, one study after another."""
+    """The rows of one fold (None: of the model of all data, and then of studies without a mask alone).
+
+    `probabilities` (n, 7), raw, are those of all slices of the studies, one study after another.
+    """
     ends = np.cumsum([len(study.volume) for study in studies])
     parts = np.split(probabilities, ends[:-1])
     tables = [_rows(study, raw, fold, order, evidence_mm) for study, raw in zip(studies, parts, strict=True)]
@@ -39,10 +42,13 @@ def slice_table(
 
 
 def join_slice_tables(tables: list[pd.DataFrame]) -> pd.DataFrame:
-    """Own-fold rows as they are; the mean over the folds where no fold saw a mask."""
+    """Own-fold rows as they are; where no fold saw a mask the rows of the full model, or the mean over the folds."""
     joined = pd.concat(tables, ignore_index=True)
+    by_full = set(joined.loc[joined["source"] == "full", STUDY])
+    joined = joined[(joined["source"] != "mean") | ~joined[STUDY].isin(by_full)]
     keys = [*SLICE_KEYS, "fold", "source", *TRUTH]
-    return joined.groupby(keys, sort=False, dropna=False)[[*LEVELS, *RAW, *SEEN]].mean().reset_index()
+    groups = joined.groupby(keys, sort=False, dropna=False)[[*LEVELS, *RAW, *SEEN]]
+    return groups.mean().astype(np.float32).reset_index()
 
 
 def slice_accuracy(table: pd.DataFrame) -> dict[str, float]:
@@ -74,7 +80,7 @@ def _rows(study: CachedStudy, raw: np.ndarray, fold: int | None, order: Order, e
     rows = pd.DataFrame({"file_number": study.geometry.file_numbers, "z_mm": z_mm})
     rows.insert(0, STUDY, study.uid)
     rows["fold"] = fold if masked else -1
-    rows["source"] = "oof" if masked else "mean"
+    rows["source"] = "oof" if masked else "full" if fold is None else "mean"
     rows[list(TRUTH)] = study.presence.astype(float) if study.presence is not None else np.nan
     rows[list(RAW)] = raw
     rows[list(LEVELS)] = in_order(order, raw, z_mm, evidence_mm) if evidence_mm else raw

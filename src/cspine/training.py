@@ -9,6 +9,7 @@ from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pandas as pd
 import torch
 from safetensors.torch import save_file
@@ -19,10 +20,11 @@ from cspine.data.fingerprint import fingerprint_file, read_fingerprint
 from cspine.engine.distributed import World, join_world
 from cspine.engine.loop import fit, predict
 from cspine.errors import UserError
+from cspine.level_maps import map_file, write_level_map
 from cspine.paths import atomic, folds_file, read_json, sha256, write_json
 from cspine.pipeline import Job
 from cspine.tables import read_folds, write_table
-from cspine.tasks.base import Task, find_task, fold_folder, run_folder
+from cspine.tasks.base import MapsLevels, StudyImages, Task, find_task, fold_folder, run_folder
 
 
 def train_jobs(jobs: list[Job], processes: int = 1, resume: bool = False, restart: bool = False) -> None:
@@ -58,7 +60,7 @@ def _train_alone(job: Job, processes: int, resume: bool, restart: bool) -> None:
 
 
 def train_fold(config: Config, fold: int | None, world: World, resume: bool = False, restart: bool = False) -> None:
-    """Train a fold (None: all data) unless it is done already, and join the run's table when it was the last one.
+    """Train a fold (None: all data) unless it is done already, and join the run's table when all folds are done.
 
     Raises UserError where the folder holds a run of another config, or an interrupted one without `resume`.
     """
@@ -70,23 +72,41 @@ def train_fold(config: Config, fold: int | None, world: World, resume: bool = Fa
         _say(world, f"{folder}: done already")
     else:
         _train(config, fold, folder, world, resume)
-    if world.is_main and fold is not None:
+    if world.is_main:
         join_folds(config)
     world.barrier()
 
 
 def join_folds(config: Config) -> bool:
-    """Write the run's table once every fold of folds.csv is done; says whether it could."""
+    """Write the run's table once every fold of folds.csv is done; says whether it could.
+
+    What the model of all data predicts (studies that nobody holds out, in a vertebra run) is part of it if that is
+    trained. Raises UserError where the folds were trained with different configs or on different data.
+    """
     task = find_task(config.task)
     folds = sorted(read_folds(folds_file(config))["fold"].unique())
     folders = [fold_folder(config, int(fold)) for fold in folds]
     if not all((folder / "done.json").exists() for folder in folders):
         return False
+    full = fold_folder(config, None)
+    if (full / "done.json").exists():
+        folders.append(full)
+    _require_alike(folders)
+    # A fracture head trained on all data holds nothing out and so predicts nothing.
+    folders = [folder for folder in folders if folder != full or (full / _predictions_name(task)).exists()]
     write_table(
         task.join([_read_predictions(folder, task) for folder in folders]),
         run_folder(config) / task.run_table,
     )
     return True
+
+
+def _require_alike(folders: list[Path]) -> None:
+    first, *others = [(read_json(folder / "done.json")["config_hash"], _data_hash(folder)) for folder in folders]
+    for folder, other in zip(folders[1:], others, strict=True):
+        if other != first:
+            what = "with another config" if other[0] != first[0] else "on other data"
+            raise UserError(f"{folder} was trained {what} than {folders[0]}; train them alike, with --restart")
 
 
 def _train(config: Config, fold: int | None, folder: Path, world: World, resume: bool) -> None:
@@ -100,7 +120,8 @@ def _train(config: Config, fold: int | None, folder: Path, world: World, resume:
     world.barrier()
     task = find_task(config.task)(config, fold)
     model = fit(task, config, folder, world, resume)
-    score = _predict(task, model, config, folder, world) if fold is not None else {}
+    nothing_left = fold is None and not len(task.prediction_samples())
+    score = {} if nothing_left else _predict(task, model, config, folder, world)
     if world.is_main:
         with atomic(folder / "weights.safetensors") as temporary:
             save_file({key: value.contiguous() for key, value in model.state_dict().items()}, temporary)
@@ -115,7 +136,19 @@ def _predict(task: Task, model: nn.Module, config: Config, folder: Path, world: 
     table = task.predictions(predict(model, samples, config, world))
     if world.is_main:
         write_table(table, folder / _predictions_name(task))
+    if isinstance(task, MapsLevels):
+        _map_levels(task, model, config, folder, world)
     return task.score(table)
+
+
+def _map_levels(task: MapsLevels, model: nn.Module, config: Config, folder: Path, world: World) -> None:
+    """The level maps of the predicted studies, each process its share; those that an interrupted run left stay."""
+    for study in task.predicted[world.rank :: world.size]:
+        file = map_file(folder, study.uid)
+        if not file.exists():
+            images = StudyImages(np.array(study.volume), study.geometry.z_mm, study.geometry.spacing_mm)
+            write_level_map(file, task.map_levels([model], config, images, world.device))
+    world.barrier()
 
 
 def _account(

@@ -17,6 +17,14 @@ def benchmark_text(args: Namespace, config: Config) -> str:
         from cspine.benchmarks.memory import memory_table
 
         return memory_table(args.study[0], config.preprocess)
+    if args.what == "loader":
+        from cspine.benchmarks.loader import loader_table
+
+        return loader_table(config, args.rounds)
+    if args.what == "inference":
+        from cspine.benchmarks.inference import inference_table
+
+        return inference_table(config, args.rounds)
     if args.what == "learnable":
         from cspine.benchmarks.learnable import learnable_table
 

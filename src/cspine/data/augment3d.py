@@ -118,11 +118,25 @@ def cut_window(volume: np.ndarray, start: int, window_px: tuple[int, ...]) -> np
 
     0 beyond the volume.
     """
-    starts = [start, *((size - side) // 2 for size, side in zip(volume.shape[2:], window_px[1:], strict=True))]
     window = np.zeros((len(volume), *window_px), volume.dtype)
-    pairs = [_overlap(first, side, size) for first, side, size in zip(starts, window_px, volume.shape[1:], strict=True)]
-    window[:, *(target for target, _ in pairs)] = volume[:, *(source for _, source in pairs)]
+    target, source = _where(start, volume.shape[1:], window_px)
+    window[:, *target] = volume[:, *source]
     return window
+
+
+def put_window(window: np.ndarray, start: int, shape: tuple[int, ...]) -> np.ndarray:
+    """(channels, *shape) with the values of a window (channels, z, y, x) where `cut_window` takes them from, else 0."""
+    volume = np.zeros((len(window), *shape), window.dtype)
+    target, source = _where(start, shape, window.shape[1:])
+    volume[:, *source] = window[:, *target]
+    return volume
+
+
+def _where(start: int, shape: tuple[int, ...], window_px: tuple[int, ...]) -> tuple[tuple[slice, ...], ...]:
+    """The part of a window that lies in a volume of `shape`, and that part of the volume."""
+    starts = [start, *((size - side) // 2 for size, side in zip(shape[1:], window_px[1:], strict=True))]
+    pairs = [_overlap(first, side, size) for first, side, size in zip(starts, window_px, shape, strict=True)]
+    return tuple(target for target, _ in pairs), tuple(source for _, source in pairs)
 
 
 def _overlap(first: int, side: int, size: int) -> tuple[slice, slice]:

@@ -19,6 +19,7 @@ from cspine.config import DatasetConfig, Preprocess, as_overrides, digest, to_di
 from cspine.data.geometry import Geometry
 from cspine.data.layout import image_folder, label_file, masks_on_disk, studies_on_disk, study_path
 from cspine.data.levels import LevelExtents, level_extents, level_presence
+from cspine.data.mapped import map_array
 from cspine.data.masks import cut_mask, load_mask
 from cspine.data.preprocess import Crop
 from cspine.data.stream import prepare_volumes
@@ -49,7 +50,7 @@ class CachedStudy:
     def volume(self) -> np.ndarray:
         """uint8 (z, windows, y, x), mapped from the file at each access: 2,000 open maps would exhaust file handles."""
         try:
-            return np.load(self.file, mmap_mode="r")
+            return map_array(self.file)
         except (ValueError, OSError) as error:
             raise UserError(f"{self.file}: damaged ({error}); make it again with: {COMMAND} --verify") from error
 

@@ -22,8 +22,16 @@ def neighbour_indices(z_mm: np.ndarray, indices: np.ndarray, settings: Data) -> 
 
     `z_mm` (all slices) falls strictly, cranial to caudal; beyond the ends the last slice repeats.
     """
-    offsets = np.arange(settings.neighbours, -settings.neighbours - 1, -1) * settings.neighbour_step_mm
-    wanted = z_mm[indices][:, None] + offsets
+    return nearest_slices(z_mm, z_mm[indices][:, None] + neighbour_offsets_mm(settings))
+
+
+def neighbour_offsets_mm(settings: Data) -> np.ndarray:
+    """(slices_per_image,) along z, cranial first, of what becomes the channels of an image."""
+    return np.arange(settings.neighbours, -settings.neighbours - 1, -1) * settings.neighbour_step_mm
+
+
+def nearest_slices(z_mm: np.ndarray, wanted: np.ndarray) -> np.ndarray:
+    """The indices of the slices, at `z_mm` (z,) that falls strictly, nearest to places of any shape."""
     rising = z_mm[::-1]
     right = np.clip(np.searchsorted(rising, wanted), 1, len(z_mm) - 1) if len(z_mm) > 1 else np.zeros(wanted.shape, int)
     left = np.maximum(right - 1, 0)

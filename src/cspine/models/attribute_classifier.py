@@ -13,21 +13,27 @@ HIDDEN = 32
 
 
 class AttributeClassifier(SliceClassifier):
-    """Maps uint8 images (n, channels, y, x) and attributes (n, 3) to logits (n, outputs)."""
+    """Maps uint8 images (n, channels, y, x) and attributes (n, count) to logits (n, outputs)."""
 
-    def __init__(self, backbone: nn.Module, features: int, outputs: int, dropout: float) -> None:
+    def __init__(self, backbone: nn.Module, features: int, outputs: int, dropout: float, count: int) -> None:
         super().__init__(backbone, features + HIDDEN, outputs, dropout)
-        self.attributes = nn.Sequential(
-            nn.Linear(len(ATTRIBUTES), HIDDEN), nn.ReLU(), nn.Linear(HIDDEN, HIDDEN), nn.ReLU()
-        )
+        self.attributes = nn.Sequential(nn.Linear(count, HIDDEN), nn.ReLU(), nn.Linear(HIDDEN, HIDDEN), nn.ReLU())
 
     def forward(self, images: torch.Tensor, attributes: torch.Tensor | None = None) -> torch.Tensor:
         if attributes is None:
-            raise UserError("model.name=attribute_classifier needs a task that gives attributes: vertebra/attributes")
+            raise UserError(
+                "model.name=attribute_classifier needs task=vertebra/attributes, and presence_classifier needs "
+                "task=fracture/multimodal: other tasks give a model nothing beside the image"
+            )
         return self.head(torch.cat([self.features(images), self.attributes(attributes)], dim=1))
 
 
 def build(settings: Model, channels: int, outputs: int) -> AttributeClassifier:
     """The model for images of `channels` (slices times windows) and `outputs` logits."""
+    return build_for(len(ATTRIBUTES), settings, channels, outputs)
+
+
+def build_for(count: int, settings: Model, channels: int, outputs: int) -> AttributeClassifier:
+    """The same for another `count` of attributes."""
     backbone = create_backbone(settings, channels)
-    return AttributeClassifier(backbone, feature_count(backbone), outputs, settings.dropout)
+    return AttributeClassifier(backbone, feature_count(backbone), outputs, settings.dropout, count)

@@ -31,7 +31,7 @@ def draw_patient(rng: np.random.Generator) -> tuple[Spine, Material, dict[str, i
     )
     seeds = {
         name: int(rng.integers(1 << 31))
-        for name in ("noise", "tissue", "head", "vertebrae", "ribs", "ossicle", "table")
+        for name in ("noise", "tissue", "head", "vertebrae", "ribs", "ossicle", "table", "shoulders")
     }
     return spine, bone, seeds
 
@@ -50,7 +50,7 @@ def render(grid: Grid, spine: Spine, bone: Material, seeds: dict[str, int], crac
         canvas.paint(parts, frame, material, label=level + 1, cracks=cracks.get(level))
     for size, frame in zip(spine.sizes[7:], spine.frames[7:], strict=True):
         canvas.paint(rib(size, rngs["ribs"]), frame, bone)
-    paint_shoulders(canvas, spine, bone)
+    paint_shoulders(canvas, spine, bone, rngs["shoulders"])
     paint_nuchal_ossicle(canvas, spine, bone, rngs["ossicle"])
     paint_table(canvas, spine, rngs["table"])
     return canvas
@@ -91,8 +91,12 @@ def paint_lungs(canvas: Canvas, spine: Spine) -> None:
     canvas.paint(mirrored([lung]), Frame(origin, np.eye(3)), lung_air, soft=True)
 
 
-def paint_shoulders(canvas: Canvas, spine: Spine, bone: Material) -> None:
-    """Clavicles, scapulae and the heads of the humeri; most fields of view show only their inner parts."""
+def paint_shoulders(canvas: Canvas, spine: Spine, bone: Material, rng: np.random.Generator) -> None:
+    """Clavicles, scapulae and the heads of the humeri; most fields of view show only their inner parts.
+
+    Arms are pulled down, in some patients far, so that their height tells little of the levels.
+    """
+    place = spine.frames[8].origin - np.array([0.0, 0.0, abs(rng.normal(0, 12))])
     side = [
         beam((18.0, -62.0, -16.0), (55.0, -48.0, 4.0), (5.5, 6.0), blend=3),
         beam((55.0, -48.0, 4.0), (110.0, -15.0, 22.0), (5.5, 5.0), blend=3),
@@ -102,7 +106,7 @@ def paint_shoulders(canvas: Canvas, spine: Spine, bone: Material) -> None:
         beam((100.0, 42.0, 8.0), (62.0, 56.0, -14.0), (3.0, 8.0), (2.4, 5.0), blend=3),
         beam((108.0, 8.0, -8.0), (64.0, 50.0, -48.0), (2.6, 26.0), up=(0, 0, 1), blend=3),
     ]
-    canvas.paint(mirrored(side), Frame(spine.frames[8].origin, np.eye(3)), bone)
+    canvas.paint(mirrored(side), Frame(place, np.eye(3)), bone)
 
 
 def paint_nuchal_ossicle(canvas: Canvas, spine: Spine, bone: Material, rng: np.random.Generator) -> None:

@@ -10,6 +10,7 @@ from cspine.phantom.vertebrae import SIZES, Size, vary
 
 C1_ABOVE_C2_MM = 19.0  # the middle of C1's ring above the middle of C2's body
 RING_BEHIND_DENS_MM = 8.3
+MOST_BETWEEN_DEG = 11.0  # between neighbours that are not hurt
 
 
 @dataclass(frozen=True)
@@ -70,11 +71,17 @@ def _wear(age: float, rng: np.random.Generator) -> list[float]:
 
 
 def _tilts(rng: np.random.Generator) -> np.ndarray:
-    """Forward lean in radians of C1 to T3: from about upright at C2 to the slope of the upper thorax."""
-    head = rng.normal(-4, 4)
-    thorax = rng.normal(24, 5)
-    levels = np.arange(10)
-    lean = head + (thorax - head) * np.clip((levels - 1) / 6.5, 0, 1.3) ** rng.uniform(0.9, 1.6)
+    """Forward lean in radians of C1 to T3, from about upright at C2 to the slope of the upper thorax.
+
+    Necks differ much, and are bent high or low: of people without complaints no more than two thirds are lordotic
+    (Guo et al., Cervical lordosis in asymptomatic individuals, 2018), so that a level must not be known by its lean.
+    """
+    thorax = rng.normal(24, 7)
+    head = thorax - 20 - 0.8 * (thorax - 24) - rng.normal(0, 13)
+    course = np.clip((np.arange(10) - 1) / 6.5, 0, 1.3) ** np.exp(rng.uniform(-0.8, 1.0))
+    # No two neighbours are further from parallel than they could be in life.
+    steps = np.clip(np.diff(head + (thorax - head) * course), -MOST_BETWEEN_DEG, MOST_BETWEEN_DEG)
+    lean = head + np.concatenate([[0.0], np.cumsum(steps)])
     lean[0] = head + rng.normal(-6, 4)
     return np.radians(lean + rng.normal(0, 0.8, 10))
 

@@ -1,9 +1,9 @@
 """The seam for a new competition: what a task provides, and how one is found by name."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 import pandas as pd
@@ -15,6 +15,7 @@ from cspine.data.cache import CachedStudy, bad_studies, open_study
 from cspine.data.slices import channels, slice_batch
 from cspine.engine.loader import Samples
 from cspine.errors import UserError
+from cspine.level_maps import LevelMap
 from cspine.models.backbones import require_size
 from cspine.models.registry import create_model
 from cspine.models.slice_classifier import SliceClassifier
@@ -34,9 +35,13 @@ class StudyImages:
     spacing_mm: float
     presence: np.ndarray | None = None
     thickness_mm: float | None = None  # as in the header
+    # Of stage 1 too; made when a head asks for it, because most need only the presence.
+    level_map: Callable[[], LevelMap] | None = None
 
-    def with_presence(self, presence: np.ndarray | None) -> "StudyImages":
-        return replace(self, presence=presence)
+    def with_stage1(
+        self, presence: np.ndarray | None, level_map: Callable[[], LevelMap] | None = None
+    ) -> "StudyImages":
+        return replace(self, presence=presence, level_map=level_map)
 
     def batches(self, indices: np.ndarray, config: Config, **others: np.ndarray) -> Iterator[dict[str, np.ndarray]]:
         """These slices, a training batch's double at a time: "image", uint8 (n, channels, size, size), and the rows of
@@ -93,9 +98,21 @@ class Task(Protocol):
         ...
 
 
+@runtime_checkable
+class MapsLevels(Protocol):
+    """A vertebra task that also knows where the levels are in space, for the heads that look at one level at a time."""
+
+    predicted: list[CachedStudy]
+
+    @staticmethod
+    def map_levels(
+        models: Sequence[nn.Module], config: Config, images: StudyImages, device: torch.device
+    ) -> LevelMap: ...
+
+
 def list_tasks() -> list[str]:
     """The names that a config's `task` may take, without importing torch's models."""
-    return [name.replace("_", "/", 1) for name in list_modules(PACKAGE, besides=("base",))]
+    return [name.replace("_", "/", 1) for name in list_modules(PACKAGE, besides=("base", "head"))]
 
 
 def find_task(name: str) -> type[Task]:

@@ -21,29 +21,20 @@ from cspine.data.datasets import SliceSamples
 from cspine.data.slices import visible_slices
 from cspine.engine.forward import mean_probabilities
 from cspine.errors import UserError
-from cspine.metrics import weighted_log_loss
-from cspine.paths import find_dataset, need
-from cspine.tables import STUDY, read_labels, read_slices
-from cspine.tasks.base import StudyImages, folds_in_use, open_studies, starting_model
+from cspine.paths import need
+from cspine.tables import STUDY, read_slices
+from cspine.tasks.base import StudyImages, starting_model
+from cspine.tasks.head import FractureHead, mean_priors
 
 
-class Task:
+class Task(FractureHead):
     """Trains on the studies outside the fold and predicts every study of the fold."""
 
     outputs = 1
-    run_table = "oof.csv"
 
     def __init__(self, config: Config, fold: int | None) -> None:
-        self.config, self.fold = config, fold
-        folds = folds_in_use(config)
-        labels = read_labels(find_dataset(config) / "train.csv").set_index(STUDY)
-        self.labels = labels.loc[folds[STUDY], list(TARGETS)]
-        held_out = folds["fold"] == fold
-        self.priors = self.labels[(~held_out).to_numpy()].mean().to_dict()
-        self.held_out = folds[held_out]
+        super().__init__(config, fold)
         self.presence = _read_presence(config)
-        self.training = open_studies(config, folds[~held_out])
-        self.predicted = open_studies(config, self.held_out)
 
     def training_samples(self) -> SliceSamples:
         return self._samples(self.training, augmented=True)
@@ -64,29 +55,28 @@ class Task:
 
     def predictions(self, logits: np.ndarray) -> pd.DataFrame:
         """A study table; a study without usable images gets the prevalence outside the fold."""
-        fractured = torch.from_numpy(logits[:, 0]).sigmoid().numpy()
-        samples = self.prediction_samples()
+        fractured = self.fractured(torch.from_numpy(logits).sigmoid().numpy())
+        samples, clearest_mm = self.prediction_samples(), self.config.aggregate.clearest_mm
         rows = {}
         for number, study in enumerate(self.predicted):
             mine = samples.study == number
             seen = self.presence[study.uid][samples.index[mine]]
-            rows[study.uid] = _study_row(fractured[mine], seen, study.geometry.spacing_mm, self.priors)
-        prior = [self.priors[target] for target in TARGETS]
-        table = pd.DataFrame([rows.get(uid, prior) for uid in self.held_out[STUDY]], columns=list(TARGETS))
-        table.insert(0, STUDY, self.held_out[STUDY].to_numpy())
-        table.insert(1, "fold", self.fold)
-        return table
-
-    def score(self, predictions: pd.DataFrame) -> dict[str, float]:
-        """The competition's loss of the fold before blending and calibration."""
-        labels = self.labels.loc[predictions[STUDY]].to_numpy()
-        return {"column_loss": weighted_log_loss(labels, predictions[list(TARGETS)].to_numpy(), "column")}
-
-    def facts(self) -> dict[str, Any]:
-        return {"priors": self.priors}
+            rows[study.uid] = _study_row(fractured[mine], seen, study.geometry.spacing_mm, self.priors, clearest_mm)
+        return self.study_table(rows)
 
     @staticmethod
+    def fractured(probabilities: np.ndarray) -> np.ndarray:
+        """The probability of a fracture on each slice, (n,) or for each level (n, 7), of all outputs (n, outputs)."""
+        return probabilities[:, 0]
+
+    @staticmethod
+    def inputs(presence: np.ndarray) -> dict[str, np.ndarray]:  # noqa: ARG004
+        """What the model is given beside the images, of stage 1's probabilities (n, 7)."""
+        return {}
+
+    @classmethod
     def infer(
+        cls,
         models: Sequence[nn.Module],
         config: Config,
         images: StudyImages,
@@ -96,27 +86,30 @@ class Task:
         """The study's eight probabilities; a level that stage 1 does not find gets the mean prior of the folds."""
         if (presence := images.presence) is None:
             raise ValueError(f"{config.name} reads the levels that {config.stage1} finds, and got none")
-        priors = {target: float(np.mean([fact["priors"][target] for fact in facts])) for target in TARGETS}
+        priors = mean_priors(facts)
         kept = np.flatnonzero(visible_slices(presence))
         if not len(kept):
             return np.array([priors[target] for target in TARGETS])
-        fractured = mean_probabilities(models, images.batches(kept, config), device, config.train.precision)
-        return _study_row(fractured[:, 0], presence[kept], images.spacing_mm, priors)
-
-    @staticmethod
-    def join(tables: list[pd.DataFrame]) -> pd.DataFrame:
-        return pd.concat(tables, ignore_index=True)
+        batches = images.batches(kept, config, **cls.inputs(presence))
+        fractured = cls.fractured(mean_probabilities(models, batches, device, config.train.precision))
+        return _study_row(fractured, presence[kept], images.spacing_mm, priors, config.aggregate.clearest_mm)
 
     def _samples(self, studies: list, augmented: bool) -> SliceSamples:
         kept = [np.flatnonzero(visible_slices(self._presence_of(study))) for study in studies]
-        labels = [self._slice_labels(study.uid)[index] for study, index in zip(studies, kept, strict=True)]
+        presence = [self.presence[study.uid][index] for study, index in zip(studies, kept, strict=True)]
+        fractured = [
+            np.tile(self.labels.loc[study.uid, list(LEVELS)].to_numpy(np.float32), (len(index), 1))
+            for study, index in zip(studies, kept, strict=True)
+        ]
+        none = np.zeros((0, len(LEVELS)), np.float32)
+        seen: np.ndarray = np.concatenate([none, *presence]).astype(np.float32)
         return SliceSamples(
             studies,
             study=np.repeat(np.arange(len(studies)), [len(index) for index in kept]),
             index=np.concatenate(kept) if kept else np.zeros(0, int),
             settings=self.config.data,
             augment=self.config.augment if augmented else None,
-            targets={"fractured": np.concatenate(labels) if labels else np.zeros(0)},
+            targets=self.targets(seen, np.concatenate([none, *fractured])) | self.inputs(seen),
         )
 
     def _presence_of(self, study: Any) -> np.ndarray:
@@ -128,14 +121,23 @@ class Task:
             )
         return presence
 
-    def _slice_labels(self, uid: str) -> np.ndarray:
-        fractured = self.labels.loc[uid, list(LEVELS)].to_numpy(bool)
-        return ((self.presence[uid] > 0.5) & fractured).any(axis=1).astype(np.float32)
+    @staticmethod
+    def targets(presence: np.ndarray, fractured: np.ndarray) -> dict[str, np.ndarray]:
+        """What the loss compares with, of stage 1's probabilities and the study's labels, both (n, 7)."""
+        shown = np.any((presence > 0.5) & (fractured > 0), axis=1)
+        return {"fractured": np.asarray(shown, np.float32)}
 
 
-def _study_row(fractured: np.ndarray, presence: np.ndarray, spacing_mm: float, priors: dict[str, float]) -> np.ndarray:
-    """The eight probabilities from those of the slices (n,) and stage 1's (n, 7)."""
-    levels = level_probabilities(fractured, presence, spacing_mm, [priors[level] for level in LEVELS])
+def _study_row(
+    fractured: np.ndarray,
+    presence: np.ndarray,
+    spacing_mm: float,
+    priors: dict[str, float],
+    clearest_mm: float | None,
+) -> np.ndarray:
+    """The eight probabilities from those of the slices, (n,) or (n, 7), and stage 1's (n, 7)."""
+    level_priors = [priors[level] for level in LEVELS]
+    levels = level_probabilities(fractured, presence, spacing_mm, level_priors, clearest_mm=clearest_mm)
     return np.array([overall(levels), *levels])
 
 

@@ -23,8 +23,9 @@ from cspine.tasks.base import StudyImages, folds_in_use, open_studies, starting_
 class Task:
     """Trains on the slices of the studies with masks outside the fold.
 
-    Predicts the masked studies of the fold, which it has not seen, and every study without a mask; a study without a
-    mask gets the mean over the folds in the run's table, a study with one only its own fold's prediction.
+    Predicts the masked studies of the fold, which it has not seen, and every study without a mask. In the run's table
+    a study with a mask has its own fold's prediction, one without that of the model trained on all data (fold None),
+    or the mean over the folds where there is no such model.
     """
 
     outputs = len(LEVELS)

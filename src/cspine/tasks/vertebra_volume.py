@@ -15,11 +15,12 @@ from torch.nn.functional import binary_cross_entropy_with_logits
 
 from cspine.anatomy import LEVELS
 from cspine.config import Config
-from cspine.data.augment3d import cut_window
+from cspine.data.augment3d import put_window
 from cspine.data.grid import Grid, study_grid
 from cspine.data.volumes import VolumeSamples, WindowSamples, join_windows, study_windows
 from cspine.engine.forward import model_probabilities
 from cspine.errors import UserError
+from cspine.level_maps import LevelMap, level_map
 from cspine.slice_table import mean_in_order
 from cspine.tasks import vertebra_image
 from cspine.tasks.base import StudyImages
@@ -73,6 +74,14 @@ class Task(vertebra_image.Task):
         raw = np.stack([_slices(grid, starts, part) for part in planes])
         return mean_in_order(raw, images.z_mm, facts, config.order.evidence_mm)
 
+    @staticmethod
+    def map_levels(models: Sequence[nn.Module], config: Config, images: StudyImages, device: torch.device) -> LevelMap:
+        """Where the levels are, by the mean of the models; without the order, which knows slices only."""
+        field_mm = config.preprocess.field_mm
+        planes_mm = study_grid(images.z_mm, config).plane_z_mm
+        assert field_mm is not None  # or there would be no grid
+        return level_map(segment(models, config, images, device), planes_mm, field_mm)
+
 
 def segmentation_loss(outputs: torch.Tensor, levels: torch.Tensor) -> torch.Tensor:
     """The loss of logits (n, 7, z, y, x) against labels 0 to 7 (n, z, y, x); a perfect prediction has 0."""
@@ -100,12 +109,7 @@ def segment(models: Sequence[Any], config: Config, images: StudyImages, device: 
         inputs = torch.from_numpy(batch).to(device)
         parts.append(torch.stack([model.eval().segment(inputs).float().sigmoid() for model in models]).mean(0).cpu())
     joined = join_windows(torch.cat(parts).movedim(1, 2).numpy(), starts, grid.shape[0])
-    return _in_field(joined.swapaxes(0, 1), grid)
-
-
-def _in_field(window: np.ndarray, grid: Grid) -> np.ndarray:
-    """(7, planes, side, side) from windows' (7, planes, y, x), which lie in the middle and may be larger or smaller."""
-    return cut_window(window, 0, grid.shape)
+    return put_window(joined.swapaxes(0, 1), 0, grid.shape)
 
 
 def _slices(grid: Grid, starts: list[int], planes: np.ndarray) -> np.ndarray:

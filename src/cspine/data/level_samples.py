@@ -1,0 +1,139 @@
+"""Levels of cached studies as training samples, and what boxes tell of their images."""
+
+from dataclasses import dataclass, replace
+
+import numpy as np
+import torch
+
+from cspine.config import Augment, Config
+from cspine.data.augment import Augmenter
+from cspine.data.boxes import StudyBoxes, boxes_in_cache, bridge_gaps
+from cspine.data.cache import CachedStudy
+from cspine.data.level_crops import LevelPlace, cut_level, draw_move, field_mm, image_z_mm
+from cspine.data.slices import nearest_slices
+from cspine.errors import UserError
+
+# Boxes so near to each other along z mean one fracture, and an image so near to a box is not said to show none.
+BRIDGED_MM = 5.0
+BESIDE_MM = 3.0
+UNKNOWN = -1.0
+
+
+@dataclass(frozen=True, eq=False)
+class Level:
+    """One level of a study to train on or to predict."""
+
+    study: int
+    place: LevelPlace
+    fractured: float = 0.0
+    # What is known of the study's slices, int8 (z,): 1 the level's fracture is seen, 0 it is not, -1 unknown.
+    slices: np.ndarray | None = None
+
+
+@dataclass
+class LevelSamples:
+    """Levels of cached studies: `image` (slices, channels, y, x), `fractured`, its `weight`, and `slices` (slices,)."""
+
+    studies: list[CachedStudy]
+    levels: list[Level]
+    config: Config
+    augment: Augment | None = None
+
+    def __post_init__(self) -> None:
+        self.fractured = np.array([level.fractured for level in self.levels], bool)
+        self.repaint = None if self.augment is None else Augmenter(grey_only(self.augment, self.config.name))
+
+    def __len__(self) -> int:
+        return len(self.levels)
+
+    def __getitem__(self, key: tuple[int, int]) -> dict[str, torch.Tensor]:
+        position, seed = key
+        level, move = self.levels[position], None
+        study = self.studies[level.study]
+        if self.augment is not None and self.repaint is not None and seed >= 0 and self.repaint.takes(seed):
+            move = draw_move(self.augment, seed)
+        image = cut_level(study.volume, study.geometry.z_mm, level.place, self.config, move)
+        if move is not None and self.repaint is not None:
+            image[:, :-1] = _repainted(image[:, :-1], self.repaint, seed)
+        truth = np.full(len(image), UNKNOWN, np.float32)
+        if level.slices is not None:
+            truth[:] = level.slices[nearest_slices(study.geometry.z_mm, image_z_mm(level.place, self.config, move))]
+        return {
+            "image": torch.from_numpy(image),
+            "fractured": torch.tensor(level.fractured, dtype=torch.float32),
+            "weight": torch.tensor(1.0 if level.fractured else self._negative_weight, dtype=torch.float32),
+            "slices": torch.from_numpy(truth),
+        }
+
+    def draw(self, rng: np.random.Generator) -> np.ndarray:
+        """All levels shuffled, or all fractured ones and `crop.negatives` others for each."""
+        others = np.flatnonzero(~self.fractured)
+        chosen = rng.choice(others, self._negatives, replace=False)
+        return rng.permutation(np.concatenate([np.flatnonzero(self.fractured), chosen]))
+
+    @property
+    def _negatives(self) -> int:
+        """How many levels without a fracture an epoch visits."""
+        share, fractured = self.config.crop.negatives, int(self.fractured.sum())
+        everything = len(self) - fractured
+        return everything if share is None or not fractured else min(everything, round(share * fractured))
+
+    @property
+    def _negative_weight(self) -> float:
+        """Each of the drawn stands for so many, so that the probabilities stay those of all levels."""
+        return (len(self) - int(self.fractured.sum())) / max(1, self._negatives)
+
+
+def grey_only(augment: Augment, name: str) -> Augment:
+    """The transforms of grey values alone; the moves are those of data/level_crops.py.
+
+    Raises UserError for transforms that level crops do not have.
+    """
+    for key in ("distortion", "mixup"):
+        if getattr(augment, key):
+            raise UserError(f"{name}: level crops are not transformed by augment.{key}; set it to 0")
+    still = {"rotate_deg": 0.0, "shift_x": 0.0, "shift_y": 0.0, "scale": 0.0}
+    return replace(augment, horizontal_flip=0.0, vertical_flip=0.0, **still)
+
+
+def slices_known(
+    place: LevelPlace, fractured: bool, boxes: StudyBoxes | None, study: CachedStudy, config: Config
+) -> np.ndarray | None:
+    """What is known of a study's slices, int8 (z,): 1 shows the level's fracture, 0 does not, -1 unknown; None if all.
+
+    A level without a fracture shows none. Of one with a fracture, the slices tell whose boxes meet the level, and
+    those further than BESIDE_MM from them.
+    """
+    z_mm = study.geometry.z_mm
+    if not fractured:
+        return np.zeros(len(z_mm), np.int8)
+    if boxes is None:
+        return None
+    bridged = bridge_gaps(boxes, z_mm, BRIDGED_MM).boxes
+    met = _meets(place, boxes_in_cache(bridged, study.crop), z_mm, study.crop.size_px / field_mm(config), config)
+    if not met.any():
+        return None
+    distance_mm = np.abs(z_mm[:, None] - z_mm[met]).min(axis=1)
+    return np.where(met, 1, np.where(distance_mm > BESIDE_MM, 0, -1)).astype(np.int8)
+
+
+def _meets(place: LevelPlace, boxes: np.ndarray, z_mm: np.ndarray, pixels_per_mm: float, config: Config) -> np.ndarray:
+    """bool (z,): the slice's box, in pixels of the cache, holds the middle of a voxel of the level."""
+    centres_mm = [
+        corner + (np.arange(size) + 0.5) * place.voxel_mm
+        for corner, size in zip(place.corner_mm, place.probabilities.shape[1:], strict=True)
+    ]
+    ys, xs = (centre * pixels_per_mm + pixels_per_mm * field_mm(config) / 2 for centre in centres_mm)
+    found = np.zeros(len(z_mm), bool)
+    for z in np.flatnonzero(~np.isnan(boxes[:, 0]) & (z_mm <= place.top_mm) & (z_mm >= place.bottom_mm)):
+        x, y, width, height = boxes[z]
+        inside = ((ys >= y) & (ys <= y + height))[:, None] & (xs >= x) & (xs <= x + width)
+        plane = place.probabilities[np.abs(place.plane_z_mm - z_mm[z]).argmin()]
+        found[z] = (plane[inside] > 255 * config.crop.threshold).any()
+    return found
+
+
+def _repainted(image: np.ndarray, repaint: Augmenter, seed: int) -> np.ndarray:
+    """The grey values (slices, channels, y, x) transformed alike in all slices and channels."""
+    flat = np.ascontiguousarray(image.reshape(-1, *image.shape[2:]).transpose(1, 2, 0))
+    return repaint(flat, seed).image.transpose(2, 0, 1).reshape(image.shape)

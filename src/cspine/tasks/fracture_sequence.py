@@ -1,0 +1,166 @@
+"""Is a level fractured, from a sequence of images of it alone (the head of the competition's first place).
+
+A level is where stage 1 maps it (level_maps.py). Its probability comes from images evenly spaced over its extent, with
+its mask as a channel, through an encoder and a recurrent network. The patient's is 1 - prod_j (1 - p_j).
+"""
+
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import torch
+from torch import nn
+from torch.nn.functional import binary_cross_entropy_with_logits
+
+from cspine.aggregate import overall
+from cspine.anatomy import LEVELS, TARGETS
+from cspine.config import Config
+from cspine.data.boxes import StudyBoxes, place_boxes
+from cspine.data.cache import CachedStudy
+from cspine.data.layout import box_file
+from cspine.data.level_crops import LevelPlace, cut_level, find_levels
+from cspine.data.level_samples import UNKNOWN, Level, LevelSamples, slices_known
+from cspine.data.slices import channels
+from cspine.engine.forward import mean_probabilities
+from cspine.errors import UserError
+from cspine.level_maps import stage1_level_map
+from cspine.models.backbones import require_size
+from cspine.paths import find_dataset
+from cspine.tables import STUDY, read_boxes
+from cspine.tasks.base import StudyImages, starting_model
+from cspine.tasks.head import FractureHead, mean_priors
+
+
+class Task(FractureHead):
+    """Trains on the levels found in the studies outside the fold and predicts every study of the fold."""
+
+    outputs = 1
+
+    def __init__(self, config: Config, fold: int | None) -> None:
+        if config.model.name != "sequence_classifier":
+            raise UserError(
+                f"{config.name}: task={config.task} needs model.name=sequence_classifier, not {config.model.name}"
+            )
+        super().__init__(config, fold)
+        self.places = {study.uid: _places(config, study) for study in (*self.training, *self.predicted)}
+        self.volumes_mm3 = usual_volumes_mm3([self.places[study.uid] for study in self.training])
+
+    def training_samples(self) -> LevelSamples:
+        return self._samples(self.training, augmented=True)
+
+    def prediction_samples(self) -> LevelSamples:
+        return self._samples(self.predicted, augmented=False)
+
+    def model(self) -> nn.Module:
+        model = starting_model(self.config, self.fold, self.outputs)
+        size_px, backbone = self.config.data.image_size_px, self.config.model.backbone
+        require_size(model.backbone, backbone, channels(self.config) + 1, size_px)  # type: ignore[arg-type]
+        return model
+
+    def loss(self, outputs: torch.Tensor, batch: dict[str, torch.Tensor]) -> torch.Tensor:
+        """The weighted cross entropy of the levels, and `crop.boxes` times that of the images of which is known."""
+        fractured = batch["fractured"]
+        total = weighted_entropy(outputs[:, 0], fractured, batch["weight"], self.config.train.positive_weight)
+        if self.config.crop.boxes:
+            known = (batch["slices"] != UNKNOWN).to(outputs.dtype) * batch["weight"][:, None]
+            shown = batch["slices"].clamp(min=0)
+            images = weighted_entropy(outputs[:, 1:], shown, known, self.config.train.positive_weight)
+            total = total + self.config.crop.boxes * images
+        return total
+
+    def predictions(self, logits: np.ndarray) -> pd.DataFrame:
+        """A study table; a level that is not found gets its prevalence outside the fold."""
+        levels = iter(torch.from_numpy(logits[:, 0]).sigmoid().numpy())
+        rows = {study.uid: study_row(self._judged(study.uid), levels, self.priors) for study in self.predicted}
+        return self.study_table(rows)
+
+    def facts(self) -> dict[str, Any]:
+        return {**super().facts(), "volumes_mm3": self.volumes_mm3.tolist()}
+
+    @staticmethod
+    def infer(
+        models: Sequence[nn.Module],
+        config: Config,
+        images: StudyImages,
+        facts: Sequence[dict[str, Any]],
+        device: torch.device,
+    ) -> np.ndarray:
+        """The study's eight probabilities; a level that stage 1 does not find gets the mean prior of the folds."""
+        if images.level_map is None:
+            raise ValueError(f"{config.name} reads the levels that {config.stage1} maps, and got none")
+        volumes_mm3 = np.mean([fact["volumes_mm3"] for fact in facts], axis=0)
+        judged = whole_levels(find_levels(images.level_map(), config.crop.threshold), volumes_mm3, config)
+        found = iter(())
+        if any(judged):
+            batches = _batches([place for place in judged if place is not None], images, config)
+            found = iter(mean_probabilities(models, batches, device, config.train.precision)[:, 0])
+        return study_row(judged, found, mean_priors(facts))
+
+    def _judged(self, uid: str) -> list[LevelPlace | None]:
+        return whole_levels(self.places[uid], self.volumes_mm3, self.config)
+
+    def _samples(self, studies: list[CachedStudy], augmented: bool) -> LevelSamples:
+        boxes = self._boxes(studies) if augmented and self.config.crop.boxes else {}
+        levels = []
+        for number, study in enumerate(studies):
+            labels = self.labels.loc[study.uid, list(LEVELS)].to_numpy(float)
+            for place, fractured in zip(self._judged(study.uid), labels, strict=True):
+                if place is not None:
+                    known = slices_known(place, fractured > 0, boxes.get(study.uid), study, self.config)
+                    levels.append(Level(number, place, float(fractured), known))
+        return LevelSamples(studies, levels, self.config, self.config.augment if augmented else None)
+
+    def _boxes(self, studies: list[CachedStudy]) -> dict[str, StudyBoxes]:
+        """The boxes of the studies that have any."""
+        table = read_boxes(box_file(find_dataset(self.config)))
+        known = {study.uid: study for study in studies}
+        return {
+            str(uid): place_boxes(rows, known[str(uid)].geometry, known[str(uid)].slice_shape)
+            for uid, rows in table.groupby(STUDY)
+            if uid in known
+        }
+
+
+def usual_volumes_mm3(places: Sequence[Sequence[LevelPlace | None]]) -> np.ndarray:
+    """(7,) the median volume of each level over the studies; 0 for one that is never found."""
+    volumes = [[place.volume_mm3 for place in level if place] for level in zip(*places, strict=True)]
+    return np.array([np.median(found) if found else 0.0 for found in volumes] or [0.0] * len(LEVELS))
+
+
+def whole_levels(
+    places: Sequence[LevelPlace | None], volumes_mm3: np.ndarray, config: Config
+) -> list[LevelPlace | None]:
+    """The places of the levels that are found to at least `crop.least_share` of their usual volume; else None."""
+    least = config.crop.least_share * volumes_mm3
+    return [place if place and place.volume_mm3 >= low else None for place, low in zip(places, least, strict=True)]
+
+
+def weighted_entropy(
+    logits: torch.Tensor, truth: torch.Tensor, weights: torch.Tensor, positive_weight: float
+) -> torch.Tensor:
+    """The mean binary cross entropy in which a positive weighs `positive_weight` times as much; 0 without weights."""
+    weights = weights * (1 + (positive_weight - 1) * truth)
+    total = (binary_cross_entropy_with_logits(logits, truth, reduction="none") * weights).sum()
+    return total / weights.sum().clamp(min=1e-6)
+
+
+def study_row(judged: Sequence[LevelPlace | None], found: Iterator[float], priors: dict[str, float]) -> np.ndarray:
+    """The eight probabilities: the next of the found ones for each level that was judged, the prior for the others."""
+    chosen = zip(judged, LEVELS, strict=True)
+    levels = np.array([priors[level] if place is None else next(found) for place, level in chosen], float)
+    row = np.array([overall(levels), *levels])
+    assert len(row) == len(TARGETS)
+    return row
+
+
+def _places(config: Config, study: CachedStudy) -> list[LevelPlace | None]:
+    found = stage1_level_map(config, study.uid, study.geometry.z_mm)
+    return find_levels(found, config.crop.threshold)
+
+
+def _batches(places: Sequence[LevelPlace], images: StudyImages, config: Config) -> Iterator[dict[str, np.ndarray]]:
+    step = 2 * config.train.batch_size
+    for start in range(0, len(places), step):
+        cut = [cut_level(images.volume, images.z_mm, place, config) for place in places[start : start + step]]
+        yield {"image": np.stack(cut)}
