@@ -17,7 +17,13 @@ from cspine.cli import Parser, run
 # Extrapolated from single steps: 24 studies with masks take the 14 some 1,100 s of CPU time, 10 min on two free cores.
 QUICK = {
     "compare": ("data.image_size_px=64", "data.slices_per_study=26", "data.workers=0"),
-    "ablation": ("data.image_size_px=64", "data.slices_per_study=32", "train.epochs=6", "data.workers=0"),
+    "ablation": (
+        "data.image_size_px=64",
+        "data.slices_per_study=32",
+        "train.epochs=6",
+        "train.ema_decay=0",
+        "data.workers=0",
+    ),
 }
 
 
