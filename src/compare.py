@@ -54,7 +54,7 @@ def main() -> None:
             rows = compare(config, args.backbones or list(REPORT), world, args.quick)
             text, figures = comparison_text, {"accuracy_and_time": draw_accuracy_and_time, "group_folds": draw_folds}
         else:
-            rows = ablate(config, choose_switches(args.ablation), world, args.quick)
+            rows = ablate(config, choose_switches(config, args.ablation), world, args.quick)
             text, figures = ablation_text, {"ablation": draw_ablation}
     if world.is_main:
         print(text(rows))
