@@ -17,7 +17,13 @@ from cspine.cli import Parser, run
 # Extrapolated from single steps: 24 studies with masks take the 14 some 1,100 s of CPU time, 10 min on two free cores.
 QUICK = {
     "compare": ("data.image_size_px=64", "data.slices_per_study=26", "data.workers=0"),
-    "ablation": ("data.image_size_px=64", "data.slices_per_study=32", "train.epochs=6", "data.workers=0"),
+    "ablation": (
+        "data.image_size_px=64",
+        "data.slices_per_study=32",
+        "train.epochs=6",
+        "train.ema_decay=0",
+        "data.workers=0",
+    ),
 }
 
 
@@ -48,7 +54,7 @@ def main() -> None:
             rows = compare(config, args.backbones or list(REPORT), world, args.quick)
             text, figures = comparison_text, {"accuracy_and_time": draw_accuracy_and_time, "group_folds": draw_folds}
         else:
-            rows = ablate(config, choose_switches(args.ablation), world, args.quick)
+            rows = ablate(config, choose_switches(config, args.ablation), world, args.quick)
             text, figures = ablation_text, {"ablation": draw_ablation}
     if world.is_main:
         print(text(rows))

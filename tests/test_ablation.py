@@ -102,9 +102,21 @@ def test_a_switch_that_changes_nothing_or_is_unknown_is_refused_before_anything_
         ablate(replace(config, augment=replace(config.augment, share=0)), ONE, ALONE)
     assert not Path(config.paths.oof).exists()
     with pytest.raises(UserError, match="did you mean 'mixup'"):
-        choose_switches(["mixupp"])
-    assert choose_switches([]) == SWITCHES
-    assert list(choose_switches(["blur", "mixup"])) == ["blur", "mixup"]
+        choose_switches(config, ["mixupp"])
+    assert list(choose_switches(config, ["blur", "mixup"])) == ["blur", "mixup"]
+
+
+def test_a_switch_whose_run_is_not_trained_is_left_out_of_all_and_refused_by_name(
+    config: Config, capsys: pytest.CaptureFixture
+) -> None:
+    assert list(choose_switches(config, [])) == [name for name in SWITCHES if name != "mask-learned"]
+    assert "mask-learned is left out: preprocess.mask=learned needs the level maps" in capsys.readouterr().out
+    with pytest.raises(UserError, match="needs the level maps"):
+        ablate(config, choose_switches(config, ["mask-learned"]), ALONE)
+    run = Path(config.paths.oof) / "vertebra-volume"
+    (run / "fold0" / "levels").mkdir(parents=True)
+    (run / "slices.parquet").touch()
+    assert choose_switches(config, []) == SWITCHES
 
 
 def made_up_rows(folds: int = 2, **differences: float) -> pd.DataFrame:

@@ -12,6 +12,7 @@ import pandas as pd
 
 from cspine.cells import Cell, CellTable, Slices, masked_slices
 from cspine.config import Config, as_overrides, overridden, to_dict
+from cspine.data.background import spine_run
 from cspine.data.cache import build_cache
 from cspine.engine.distributed import World
 from cspine.errors import UserError, nearest
@@ -27,6 +28,7 @@ SWITCHES = {
     "bone-and-soft-tissue": ("preprocess.windows=[bone,soft_tissue]",),
     "mask-threshold": ("preprocess.mask=threshold",),
     "mask-kmeans": ("preprocess.mask=kmeans",),
+    "mask-learned": ("preprocess.mask=learned", "preprocess.mask_run=vertebra-volume"),
     "region-means": ("preprocess.denoise=region_mean",),
     "whole-slice": ("preprocess.field_mm=null",),
     "no-augmentation": ("augment.share=0",),
@@ -45,12 +47,22 @@ SWITCHES = {
 }
 
 
-def choose_switches(names: Sequence[str]) -> dict[str, tuple[str, ...]]:
-    """The switches of these names, all for none. Raises UserError for an unknown one."""
+def choose_switches(config: Config, names: Sequence[str]) -> dict[str, tuple[str, ...]]:
+    """The switches of these names; for none all, but for those whose run is not trained, which are told.
+
+    Raises UserError for an unknown name.
+    """
     for name in names:
         if name not in SWITCHES:
             raise UserError(f"there is no switch {name}; {nearest(name, SWITCHES)}")
-    return {name: SWITCHES[name] for name in names or SWITCHES}
+    chosen = {name: SWITCHES[name] for name in names or SWITCHES}
+    for name, words in () if names else SWITCHES.items():
+        try:
+            spine_run(overridden(config, words, where=f"the switch {name}"), "train")
+        except UserError as error:
+            print(f"{name} is left out: {error}")
+            del chosen[name]
+    return chosen
 
 
 def ablate(config: Config, switches: dict[str, tuple[str, ...]], world: World, quick: bool = False) -> pd.DataFrame:

@@ -5,6 +5,7 @@
 """
 
 import shutil
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -40,7 +41,10 @@ class Member:
 
 @dataclass(frozen=True)
 class Bundle:
-    """`members` in the order of the blend, `stage1` the vertebra runs they read; `blend` as ensemble.py wrote it."""
+    """`members` in the order of the blend, `blend` as ensemble.py wrote it.
+
+    `stage1` are the vertebra runs they read, each after those that it reads itself.
+    """
 
     folder: Path
     stage1: tuple[Member, ...]
@@ -59,8 +63,16 @@ def from_runs(oof: Path) -> Bundle:
     """The bundle of the blend in `oof/ensemble` and the runs beside it."""
     blend = read_json(need(oof / "ensemble" / "blend.json", "python src/ensemble.py"))
     members = tuple(describe_run(oof, name) for name in blend["members"])
-    stage1_names = sorted({member.config["stage1"] for member in members if member.config["stage1"]})
-    return Bundle(oof, tuple(describe_run(oof, name) for name in stage1_names), members, blend)
+    return Bundle(oof, _read_by(oof, members), members, blend)
+
+
+def _read_by(oof: Path, members: Sequence[Member]) -> tuple[Member, ...]:
+    """The runs that these read, and those that they read in turn, each before whatever reads it."""
+    found: dict[str, Member] = {}
+    for name in sorted({name for member in members for name in member.typed_config().reads}):
+        run = describe_run(oof, name)
+        found |= {str(other.config["name"]): other for other in _read_by(oof, [run])} | {name: run}
+    return tuple(found.values())
 
 
 def read(folder: Path) -> Bundle:

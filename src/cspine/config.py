@@ -40,7 +40,10 @@ class Preprocess:
     # One channel each: a name from src/cspine/windows.py, or a range in HU as "low..high".
     windows: tuple[str, ...] = setting(("wide",), check=check_windows)
     # What lies outside the body becomes the lowest value; kmeans finds the threshold on the study's own histogram.
-    mask: str = setting("none", choices=("none", "threshold", "kmeans"))
+    # learned: what is further than `mask_margin_mm` from the levels that `mask_run`, of task vertebra/volume, finds.
+    mask: str = setting("none", choices=("none", "threshold", "kmeans", "learned"))
+    mask_run: str | None = None
+    mask_margin_mm: float = setting(20.0, low=0)
     mask_threshold_hu: float = setting(-300.0, low=-1000, high=1000)
     # Every connected region of one class of grey becomes its mean; fine detail such as a fracture gap may be lost.
     denoise: str = setting("none", choices=("none", "region_mean"))
@@ -239,6 +242,12 @@ class Config(DatasetConfig):
     order: Ordering = dataclasses.field(default_factory=Ordering)
     aggregate: Aggregate = dataclasses.field(default_factory=Aggregate)
     train: Train = dataclasses.field(default_factory=Train)
+
+    @property
+    def reads(self) -> tuple[str, ...]:
+        """The runs whose output this one needs, in training and at inference."""
+        mask_run = self.preprocess.mask_run if self.preprocess.mask == "learned" else None
+        return tuple(dict.fromkeys(run for run in (mask_run, self.stage1) if run is not None))
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -1,7 +1,7 @@
 """A study folder in, probabilities out: the one piece of code behind src/predict.py and the kernel."""
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache, partial
 from pathlib import Path
 from typing import Any
@@ -14,6 +14,7 @@ from torch import nn
 from cspine.blend import Blend
 from cspine.bundle import Bundle, FoldModel, Member, describe_run
 from cspine.config import Config, Preprocess
+from cspine.data.background import keep_spine
 from cspine.data.decode import DecodedStudy
 from cspine.data.slices import channels
 from cspine.errors import UserError
@@ -60,23 +61,41 @@ class Predictor:
 
         `images_for` gives the study's volume under a preprocessing.
         """
-        stage1 = {}
+        presence: dict[str, Callable[[], np.ndarray]] = {}
+        level_maps: dict[str, Callable[[], LevelMap]] = {}
         for member in self.stage1:
-            images = images_for(member.config.preprocess)
-            level_map = cache(partial(member.map_levels, images, self.device))
-            stage1[member.config.name] = member.infer(images, self.device), level_map
+            images = _preprocessed(member.config.preprocess, images_for, level_maps)
+            presence[member.config.name] = cache(partial(member.infer, images, self.device))
+            level_maps[member.config.name] = cache(partial(member.map_levels, images, self.device))
         members = []
         for member in self.members:
-            images = images_for(member.config.preprocess)
-            if member.config.stage1:
-                images = images.with_stage1(*stage1[member.config.stage1])
+            images, stage1 = _preprocessed(member.config.preprocess, images_for, level_maps), member.config.stage1
+            if stage1:
+                images = images.with_stage1(presence[stage1](), level_maps[stage1])
             members.append(member.infer(images, self.device))
         return self.blend.apply([member[None] for member in members])[0]
 
 
+def _preprocessed(
+    settings: Preprocess,
+    images_for: Callable[[Preprocess], StudyImages],
+    level_maps: dict[str, Callable[[], LevelMap]],
+) -> StudyImages:
+    """The study's images with the step that needs the levels of another run, where the preprocessing has it."""
+    images = images_for(settings)
+    if settings.mask != "learned" or settings.mask_run is None:
+        return images
+    return replace(images, volume=keep_spine(images.volume, images.z_mm, level_maps[settings.mask_run](), settings))
+
+
 def load_run(oof: Path, name: str, device: torch.device) -> LoadedMember:
-    """A run of oof/ alone: its model of all data where that is trained, else all its trained folds."""
+    """A run of oof/ alone: its model of all data where that is trained, else all its trained folds.
+
+    Raises UserError for a run that cannot stand alone, because its background mask is learned from another.
+    """
     member = describe_run(oof, name)
+    if (settings := member.typed_config().preprocess).mask == "learned":
+        raise UserError(f"{name}: its background mask comes from {settings.mask_run}; a run without one can be drawn")
     return _load(member, Bundle(oof, (), (), {}), device)
 
 

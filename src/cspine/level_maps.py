@@ -18,6 +18,7 @@ from cspine.errors import UserError
 from cspine.paths import atomic
 
 FOLDER = "levels"
+AGAIN = "python src/train.py --config configs/vertebra/volume.yaml --fold all"
 
 
 @dataclass(frozen=True, eq=False)
@@ -61,21 +62,38 @@ def stage1_level_map(config: Config, uid: str, z_mm: np.ndarray) -> LevelMap:
     if config.stage1 is None:
         raise UserError(f"{config.name}: the key 'stage1' must name the vertebra run whose level maps to read")
     run = Path(config.paths.oof) / config.stage1
-    again = "python src/train.py --config configs/vertebra/volume.yaml --fold all"
+    require_level_maps(run, config.task, "stage1")
+    return run_level_map(run, uid, z_mm)
+
+
+def require_level_maps(run: Path, reader: str, key: str) -> None:
+    """Raises UserError where the folder of a run has no maps of all folds; `reader` needs them, `key` names the run."""
     if not (run / "slices.parquet").exists() or not any(run.glob(f"fold*/{FOLDER}")):
         raise UserError(
-            f"{config.task} needs the level maps of a run of task vertebra/volume, all its folds, and {run} has none; "
-            f"make them with: {again} (--restart if it is done already), and set stage1 to its name"
+            f"{reader} needs the level maps of a run of task vertebra/volume, all its folds, and {run} has none; "
+            f"make them with: {AGAIN} (--restart if it is done already), and set {key} to its name"
         )
-    folders = [run / "full"] if map_file(run / "full", uid).exists() else sorted(run.glob("fold*"))
-    files = [file for folder in folders if (file := map_file(folder, uid)).exists()]
+
+
+def run_level_map(run: Path, uid: str, z_mm: np.ndarray) -> LevelMap:
+    """The map of a study, whose slices lie at `z_mm`, in the folder of a run.
+
+    Raises UserError where there is none, or one of another stack.
+    """
+    files = map_files(run, uid)
     if not files:
-        raise UserError(f"{run}: no fold has a level map of study {uid}; train it again: {again} --restart")
+        raise UserError(f"{run}: no fold has a level map of study {uid}; train it again: {AGAIN} --restart")
     found = _mean([read_level_map(file) for file in files])
     ends_mm = np.abs(found.plane_z_mm[[0, -1]] - z_mm[[0, -1]])
     if (ends_mm > 1 + found.field_mm / found.probabilities.shape[-1]).any():
-        raise UserError(f"{files[0]}: does not fit study {uid} in the cache; train it again: {again} --restart")
+        raise UserError(f"{files[0]}: does not fit study {uid} in the cache; train it again: {AGAIN} --restart")
     return found
+
+
+def map_files(run: Path, uid: str) -> list[Path]:
+    """The files whose mean is the map of a study: that of the model of all data, or those of the folds."""
+    folders = [run / "full"] if map_file(run / "full", uid).exists() else sorted(run.glob("fold*"))
+    return [file for folder in folders if (file := map_file(folder, uid)).exists()]
 
 
 def _mean(maps: list[LevelMap]) -> LevelMap:

@@ -30,7 +30,7 @@ def plan(file: str, fold: str, overrides: list[str]) -> list[Job]:
                 f"{config.name}: folds.count={config.folds.count}, but {folds_file(config)} holds {len(known)} folds; "
                 f"train with folds.count={len(known)}"
             )
-    read_by_others = {config.stage1 for config in configs}
+    read_by_others = {name for config in configs for name in config.reads}
     whole = list(dict.fromkeys([*known, *asked]))
     return [Job(config, fold) for config in configs for fold in (whole if config.name in read_by_others else asked)]
 

@@ -46,7 +46,7 @@ def side_by_side(jobs: list[Job]) -> list[list[Job]]:
     """The jobs in order, in groups none of which reads a run that it trains itself."""
     groups: list[list[Job]] = [[]]
     for job in jobs:
-        if job.config.stage1 in {other.config.name for other in groups[-1]}:
+        if not {other.config.name for other in groups[-1]}.isdisjoint(job.config.reads):
             groups.append([])
         groups[-1].append(job)
     return groups

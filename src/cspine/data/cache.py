@@ -16,6 +16,7 @@ import pandas as pd
 from tqdm import tqdm
 
 from cspine.config import DatasetConfig, Preprocess, as_overrides, digest, to_dict
+from cspine.data.background import keep_spine, spine_run
 from cspine.data.geometry import Geometry
 from cspine.data.layout import image_folder, label_file, masks_on_disk, studies_on_disk, study_path
 from cspine.data.levels import LevelExtents, level_extents, level_presence
@@ -26,6 +27,7 @@ from cspine.data.stream import prepare_volumes
 from cspine.data.study import StudyError
 from cspine.data.workers import STUDY_TIMEOUT_S, Died, run_with_second_try
 from cspine.errors import UserError
+from cspine.level_maps import map_files, run_level_map
 from cspine.paths import atomic, cache_folder, find_dataset, read_json, write_json
 from cspine.tables import STUDY, read_csv, read_labels, write_table
 
@@ -84,6 +86,7 @@ class Task:
     preprocess: Preprocess
     fast: bool = True
     verify: bool = False
+    spine: Path | None = None  # the run whose level maps a learned mask is made of
 
 
 @dataclass(frozen=True)
@@ -125,11 +128,11 @@ def build_cache(
     Raises UserError where there is no dataset or the cache cannot be written.
     """
     started = time.monotonic()
-    root, target = find_dataset(config), cache_folder(config)
+    root, target, spine = find_dataset(config), cache_folder(config), spine_run(config, split)
     images = image_folder(root, split)
     masks = masks_on_disk(root) if split == "train" else {}
     tasks = [
-        Task(uid, study_path(images, uid), masks.get(uid), target, config.preprocess, verify=verify)
+        Task(uid, study_path(images, uid), masks.get(uid), target, config.preprocess, verify=verify, spine=spine)
         for uid in (_studies(root, split) if uids is None else uids)
     ]
     summary = Summary()
@@ -168,7 +171,7 @@ def prepare_study(task: Task) -> Outcome:
         if known and known["source"] == source and _is_whole(volume_file, known, task.verify):
             return Outcome(mask_problem=known["mask_problem"], skipped=tuple(map(tuple, known["skipped"])))
         study = prepare_volumes(task.folder, (task.preprocess,), task.fast)
-        pixels = study.volumes[task.preprocess]
+        pixels = _without_background(study.volumes[task.preprocess], study.geometry, task)
         labels, mask_problem = _labels(task.mask, study.geometry, (len(pixels), *study.slice_shape))
     except StudyError as error:
         outcome = Outcome(bad=error.reason, skipped=error.skipped)
@@ -195,6 +198,16 @@ def prepare_study(task: Task) -> Outcome:
     return outcome
 
 
+def _without_background(pixels: np.ndarray, geometry: Geometry, task: Task) -> np.ndarray:
+    if task.spine is None:
+        return pixels
+    try:
+        found = run_level_map(task.spine, task.uid, geometry.z_mm)
+    except UserError as error:
+        raise StudyError(task.folder, str(error)) from error
+    return keep_spine(pixels, geometry.z_mm, found, task.preprocess)
+
+
 def _labels(mask: Path | None, geometry: Geometry, shape: tuple[int, int, int]) -> tuple[np.ndarray | None, str | None]:
     """The mask on the study's own voxels, or the reason why there is none."""
     if mask is None:
@@ -216,7 +229,8 @@ def _signature(task: Task) -> str:
     if not task.folder.exists():
         raise StudyError(task.folder, "no such folder")
     images = task.folder.iterdir() if task.folder.is_dir() else [task.folder]
-    files = [*images, *([task.mask] if task.mask else [])]
+    maps = map_files(task.spine, task.uid) if task.spine else []
+    files = [*images, *([task.mask] if task.mask else []), *maps]
     # Of a link that leads nowhere, which readers pass over, the link itself.
     stats = [(file.name, file.stat() if file.exists() else file.lstat()) for file in files]
     return digest([FORMAT, *sorted([name, stat.st_size, stat.st_mtime_ns] for name, stat in stats)])

@@ -50,7 +50,7 @@ def level_centres_mm(labels: np.ndarray, grid: Grid, crop: Crop, geometry: Geome
     return centres
 
 
-def spine_mask(labels: np.ndarray, margin_mm: float, voxel_mm: float) -> np.ndarray:
+def spine_mask(labels: np.ndarray, margin_mm: float, voxel_mm: float | tuple[float, float, float]) -> np.ndarray:
     """bool (z, y, x): the voxels within `margin_mm` of any level; a background mask learned from masks."""
     if not labels.any():
         return np.zeros(labels.shape, bool)

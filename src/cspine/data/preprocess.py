@@ -113,7 +113,8 @@ def cut_slice(pixels: np.ndarray, plan: Plan, config: Preprocess, out: np.ndarra
 def clean_slice(pixels: np.ndarray, plan: Plan, config: Preprocess) -> np.ndarray:
     """One slice, int16 HU (y, x), after the steps that are switched on: region means, then background to the lowest."""
     cleaned = region_means(pixels, plan.splits_hu) if config.denoise == "region_mean" else pixels
-    if config.mask == "none":
+    if config.mask in ("none", "learned"):
+        # A learned mask needs to know the levels of the whole study, and is applied to its pixels (background.py).
         return cleaned
     lowest = min(round(window_hu(window)[0]) for window in config.windows)
     return np.where(body_mask(pixels, plan.mask_threshold_hu, plan.pixel_spacing_mm), cleaned, np.int16(lowest))

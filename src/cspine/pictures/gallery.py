@@ -7,6 +7,7 @@ from matplotlib.figure import Figure
 
 from cspine.config import Config
 from cspine.data.dicom import load_study
+from cspine.errors import UserError
 from cspine.pictures.augment import draw_augment
 from cspine.pictures.canvas import picture_file, save, study_folder
 from cspine.pictures.planes import draw_planes, name_of
@@ -45,6 +46,11 @@ def _levels(args: Namespace, config: Config) -> Path:
 
 
 def _of_studies(args: Namespace, config: Config, folders: list[Path]) -> Figure:
+    if args.what in ("preprocess", "augment") and config.preprocess.mask == "learned":
+        raise UserError(
+            f"picture.py {args.what} draws a study by its files alone, and a learned mask needs its levels; "
+            "draw preprocess.mask=none, and the levels with: python src/picture.py levels"
+        )
     studies = [load_study(folder) for folder in folders]
     if args.what == "preprocess":
         return draw_preprocess(studies[0], config.preprocess, args.at[0])

@@ -1,0 +1,62 @@
+"""A learned background mask (the method, phase 1): what is far from every level that a vertebra run finds becomes 0.
+
+The run's level maps (level_maps.py) are out-of-fold, so a study's own mask had no part in what is kept of it.
+"""
+
+from pathlib import Path
+
+import numpy as np
+
+from cspine.config import DatasetConfig, Preprocess
+from cspine.data.levels3d import level_labels, spine_mask
+from cspine.errors import UserError
+from cspine.level_maps import LevelMap, require_level_maps
+
+
+def spine_run(config: DatasetConfig, split: str) -> Path | None:
+    """The folder of the run whose maps a learned mask is made of; None where the mask is another.
+
+    Raises UserError where the settings do not allow one, or the run has no maps.
+    """
+    settings = config.preprocess
+    if settings.mask != "learned":
+        return None
+    if settings.mask_run is None:
+        raise UserError("preprocess.mask=learned needs preprocess.mask_run, the name of a run of task vertebra/volume")
+    if settings.field_mm is None:
+        raise UserError("preprocess.mask=learned needs a field of fixed size; set preprocess.field_mm")
+    if split != "train":
+        raise UserError(
+            "preprocess.mask=learned prepares the training studies alone, because runs map no others; "
+            "src/predict.py finds the spine of a new study itself"
+        )
+    run = Path(config.paths.oof) / settings.mask_run
+    require_level_maps(run, "preprocess.mask=learned", "preprocess.mask_run")
+    return run
+
+
+def keep_spine(volume: np.ndarray, z_mm: np.ndarray, found: LevelMap, settings: Preprocess) -> np.ndarray:
+    """A copy of the cached pixels, uint8 (z, windows, y, x), 0 beyond `mask_margin_mm` of every level of the map.
+
+    A study in which no level is found stays as it is: there is nothing to tell its background by.
+    """
+    labels = level_labels(found.probabilities.astype(np.float32) / 255)
+    if not labels.any():
+        return volume.copy()
+    assert settings.field_mm is not None  # or spine_run had refused it
+    side, planes_mm = labels.shape[-1], found.plane_z_mm
+    voxel_mm = found.field_mm / side
+    height_mm = float(planes_mm[0] - planes_mm[1]) if len(planes_mm) > 1 else voxel_mm
+    kept = spine_mask(labels, settings.mask_margin_mm, (height_mm, voxel_mm, voxel_mm))
+    size = volume.shape[-1]
+    # The map and the pixels are both centred on the middle of the body.
+    places_mm = ((np.arange(size) + 0.5) / size - 0.5) * settings.field_mm
+    voxels = np.floor(places_mm / voxel_mm + side / 2).astype(int)
+    inside = (voxels >= 0) & (voxels < side)
+    voxels = voxels.clip(0, side - 1)
+    kept = kept[:, voxels[:, None], voxels] & inside[:, None] & inside
+    nearest = np.abs(planes_mm[:, None] - z_mm).argmin(axis=0)
+    cleared = np.zeros_like(volume)
+    for z, plane in enumerate(nearest):
+        np.copyto(cleared[z], volume[z], where=kept[plane])
+    return cleared
