@@ -54,31 +54,36 @@ def level_config(levels: Levels) -> Config:
 
 @pytest.fixture(scope="module")
 def levels(tmp_path_factory: pytest.TempPathFactory) -> Levels:
-    made = Levels(tmp_path_factory.mktemp("volume"))
-    for config in (stack_config(made), level_config(made)):
+    return Levels(tmp_path_factory.mktemp("volume"))
+
+
+@pytest.fixture(scope="module")
+def trained(levels: Levels) -> Levels:
+    for config in (stack_config(levels), level_config(levels)):
         for fold in (0, 1):
             train_fold(config, fold, ALONE)
-    return made
+    return levels
 
 
-def test_it_learns_which_level_is_fractured(levels: Levels) -> None:
-    table = read_study_table(levels.folder / "oof" / "crops" / "oof.csv").set_index(STUDY)
-    labels = levels.data.labels.set_index(STUDY).loc[table.index]
-    assert sorted(table.index) == sorted(levels.data.uids)
+def test_it_learns_which_level_is_fractured(trained: Levels) -> None:
+    table = read_study_table(trained.folder / "oof" / "crops" / "oof.csv").set_index(STUDY)
+    labels = trained.data.labels.set_index(STUDY).loc[table.index]
+    assert sorted(table.index) == sorted(trained.data.uids)
     for level in ("patient_overall", "C1", "C2"):
         positive = labels[level] == 1
         assert table.loc[positive, level].min() > table.loc[~positive, level].max(), level
 
 
-def test_it_learns_a_whole_stack_by_heart(levels: Levels) -> None:
+def test_it_learns_whole_stacks_by_heart(levels: Levels) -> None:
     # Four studies a fold do not teach what C1 and C2 are; that the right studies have the right labels, all eight show.
-    config = replace(stack_config(levels), name="heart", train=Train(epochs=25, batch_size=4, max_rate=1e-2))
+    config = replace(stack_config(levels), name="heart", train=Train(epochs=36, batch_size=4, max_rate=1e-2))
     train_fold(config, None, ALONE)
     models, facts = load(config, ("full",))
-    labels = levels.data.labels.set_index(STUDY)
-    for uid in levels.data.uids:
-        row = Task.infer(models, config, images_of(config, uid), facts, torch.device("cpu"))
-        assert ((row > 0.5) == (labels.loc[uid, list(TARGETS)] == 1)).all(), uid
+    rows = [Task.infer(models, config, images_of(config, uid), facts, torch.device("cpu")) for uid in levels.data.uids]
+    labels = levels.data.labels.set_index(STUDY).loc[levels.data.uids]
+    for number, target in enumerate(TARGETS[:3]):
+        found, positive = np.array(rows)[:, number], labels[target].to_numpy() == 1
+        assert found[positive].min() > found[~positive].max(), (target, found)
 
 
 def images_of(config: Config, uid: str) -> StudyImages:
@@ -104,8 +109,8 @@ def infer(config: Config, uid: str, found: LevelMap | None = None) -> np.ndarray
     return find_task(config.task).infer(models, config, images, facts, torch.device("cpu"))
 
 
-def test_the_patient_is_between_its_own_head_and_the_levels(levels: Levels) -> None:
-    config, uid = stack_config(levels), levels.data.uids[2]
+def test_the_patient_is_between_its_own_head_and_the_levels(trained: Levels) -> None:
+    config, uid = stack_config(trained), trained.data.uids[2]
     rows = {share: infer(replace(config, aggregate=Aggregate(overall_head=share)), uid) for share in (0, 0.25, 1)}
     assert rows[0][0] == pytest.approx(overall(rows[0][1:]))
     study = open_study(config, uid)
@@ -116,8 +121,8 @@ def test_the_patient_is_between_its_own_head_and_the_levels(levels: Levels) -> N
     assert rows[0.25][0] == pytest.approx(0.25 * rows[1][0] + 0.75 * rows[0][0], abs=1e-6)
 
 
-def test_inference_of_a_study_is_the_mean_of_what_its_folds_say(levels: Levels) -> None:
-    config = stack_config(levels)
+def test_inference_of_a_study_is_the_mean_of_what_its_folds_say(trained: Levels) -> None:
+    config = stack_config(trained)
     for fold in (0, 1):
         task = Task(config, fold)
         models = load(config)[0]
@@ -126,22 +131,22 @@ def test_inference_of_a_study_is_the_mean_of_what_its_folds_say(levels: Levels) 
             logits = [model(torch.stack([samples[n, -1]["image"] for n in range(len(samples))])) for model in models]
         both = torch.stack(logits).sigmoid().mean(0)
         told = task.predictions(logits[fold].numpy())
-        table = read_study_table(levels.folder / "oof" / "stack" / "oof.csv").set_index(STUDY).loc[told[STUDY]]
+        table = read_study_table(trained.folder / "oof" / "stack" / "oof.csv").set_index(STUDY).loc[told[STUDY]]
         assert np.allclose(told[list(LEVELS)], table[list(LEVELS)], atol=1e-5)
         for study, expected in zip(task.predicted, both, strict=True):
             assert infer(config, study.uid)[1:] == pytest.approx(expected[1:].numpy(), abs=1e-5)
 
 
-def test_a_level_that_stage1_does_not_map_gets_the_prior_and_is_not_trained_on(levels: Levels) -> None:
-    config = replace(stack_config(levels), stage1="maps")
+def test_a_level_that_stage1_does_not_map_gets_the_prior_and_is_not_trained_on(trained: Levels) -> None:
+    config = replace(stack_config(trained), stage1="maps")
     samples = Task(config, None).training_samples()
     assert samples[0, -1]["judged"].tolist() == [1, 1, 0, 0, 0, 0, 0]
-    uid = levels.data.uids[0]
-    whole, missing = (infer(config, uid, levels.map_of(uid, but)) for but in (0, 1))
+    uid = trained.data.uids[0]
+    whole, missing = (infer(config, uid, trained.map_of(uid, but)) for but in (0, 1))
     priors = [fact["priors"]["C1"] for fact in load(config)[1]]
     assert missing[1] == pytest.approx(np.mean(priors))
     assert missing[1] != pytest.approx(whole[1], abs=1e-3)
-    unknown = Task(stack_config(levels), None).training_samples()
+    unknown = Task(stack_config(trained), None).training_samples()
     assert unknown[0, -1]["judged"].tolist() == [1] * 7
 
 
