@@ -156,13 +156,15 @@ class Crop:
 
 @dataclass(frozen=True, kw_only=True)
 class Sequence:
-    """How sequence_classifier gets from the images of a level to its logit."""
+    """How sequence_classifier and study_classifier get from the images of a level to its logit."""
 
     recurrent: str = setting("lstm", choices=("lstm", "gru", "none"))  # over the images, in both directions
     hidden: int = setting(64, low=1)  # its width in either direction
     # Of the images' probabilities: the mean of the greatest `clearest`, the greatest, or a mean with learned weights.
     pooling: str = setting("clearest", choices=("clearest", "max", "attention"))
     clearest: int = setting(5, low=1)
+    # Of study_classifier: how the patient's features are made of the levels', by learned weights or by the greatest.
+    overall: str = setting("attention", choices=("attention", "max"))
     flip_at_test: bool = False  # the mean of what it says of a level and of its mirror image
 
 
@@ -180,6 +182,9 @@ class Model:
     # How 3-D kernels are made of 2-D ones: spread evenly over z, or in the middle plane alone.
     inflate: str = setting("mean", choices=("mean", "centre"))
     inflate_depth: int = setting(3, choices=(1, 3, 5, 7))  # planes that an inflated kernel spans at most
+    # Keep only what enters the blocks of a timm encoder and compute the rest again on the way back: less memory, more
+    # time. Running statistics of batch norms then move twice a step.
+    checkpointing: bool = False
     sequence: Sequence = dataclasses.field(default_factory=Sequence)
 
 

@@ -56,14 +56,17 @@ class Task(FractureHead):
 
     def loss(self, outputs: torch.Tensor, batch: dict[str, torch.Tensor]) -> torch.Tensor:
         """The weighted cross entropy of the levels, and `crop.boxes` times that of the images of which is known."""
-        fractured = batch["fractured"]
-        total = weighted_entropy(outputs[:, 0], fractured, batch["weight"], self.config.train.positive_weight)
-        if self.config.crop.boxes:
-            known = (batch["slices"] != UNKNOWN).to(outputs.dtype) * batch["weight"][:, None]
-            shown = batch["slices"].clamp(min=0)
-            images = weighted_entropy(outputs[:, 1:], shown, known, self.config.train.positive_weight)
-            total = total + self.config.crop.boxes * images
-        return total
+        fractured, weight = batch["fractured"], batch["weight"]
+        total = weighted_entropy(outputs[:, 0], fractured, weight, self.config.train.positive_weight)
+        return total + self._image_loss(outputs[:, 1:], batch["slices"], weight[:, None])
+
+    def _image_loss(self, outputs: torch.Tensor, slices: torch.Tensor, weight: torch.Tensor) -> torch.Tensor:
+        """`crop.boxes` times the weighted cross entropy of the images of which is known what they show."""
+        if not self.config.crop.boxes:
+            return outputs.new_zeros(())
+        known = (slices != UNKNOWN).to(outputs.dtype) * weight
+        images = weighted_entropy(outputs, slices.clamp(min=0), known, self.config.train.positive_weight)
+        return self.config.crop.boxes * images
 
     def predictions(self, logits: np.ndarray) -> pd.DataFrame:
         """A study table; a level that is not found gets its prevalence outside the fold."""
