@@ -8,13 +8,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from cspine.config import Config, Data, Preprocess, Volume, VolumeAugment
-from cspine.data.augment3d import Pose, VolumeAugmenter, cut_window, put_window, rotation, sample
+from cspine.data.augment3d import Pose, VolumeAugmenter, cut_window, put_window, rotation, sample, with_density
 from cspine.data.geometry import Geometry
 from cspine.data.volumes import VolumeSamples, WindowSamples, join_windows, study_windows, window_starts
 
 STILL = VolumeAugment(
     zoom=0, rotate_deg=0, flip=0, shift_y_mm=0, shift_x_mm=0, shift_z_mm=0, gain=0, offset=0, gamma=0, blur_mm=0,
-    noise=0, cut_outs=0, cut_ends=0, cut_field=0,
+    bone=0, noise=0, cut_outs=0, cut_ends=0, cut_field=0,
 )  # fmt: skip
 GRID = Volume(voxel_mm=2.0, window_px=(16, 16, 16), windows_per_study=3)
 
@@ -105,6 +105,12 @@ def test_a_pose_takes_offsets_in_the_window_to_offsets_in_the_volume() -> None:
     assert np.argwhere(found).tolist() == [[3, 4, 2]]  # the window's middle is [2, 2, 2]
 
 
+def test_density_moves_bone_alone_and_by_hand() -> None:
+    grey = np.array([0.0, 80.0, 84.15, 100.0, 255.0])  # soft tissue, 60 HU, is 84.15 in -600..1400
+    assert np.allclose(with_density(grey, 2.0, "wide"), [0, 80, 84.15, 115.85, 425.85])
+    assert np.allclose(with_density(grey, 0.5, "-600..1400")[:3], grey[:3])
+
+
 def test_a_rotation_keeps_lengths_and_turns_about_its_axis() -> None:
     turn = rotation(np.array([30.0, 10, -20]))
     assert np.allclose(turn @ turn.T, np.eye(3))
@@ -112,7 +118,9 @@ def test_a_rotation_keeps_lengths_and_turns_about_its_axis() -> None:
     assert np.allclose(rotation(np.array([40.0, 0, 0])) @ [1, 0, 0], [1, 0, 0])  # about z, the first axis
 
 
-@pytest.mark.parametrize("change", [{"cut_outs": 3}, {"gain": 0.2, "offset": 0.1, "gamma": 0.3}, {"noise": 0.1}])
+@pytest.mark.parametrize(
+    "change", [{"cut_outs": 3}, {"bone": 1.0}, {"gain": 0.2, "offset": 0.1, "gamma": 0.3}, {"noise": 0.1}]
+)
 def test_repainting_leaves_labels_alone(change: dict) -> None:
     rng = np.random.default_rng(0)
     levels, pixels = rng.integers(0, 8, (16, 16, 16), np.uint8), rng.integers(0, 256, (1, 16, 16, 16), np.uint8)

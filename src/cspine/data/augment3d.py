@@ -1,5 +1,6 @@
 """Random transforms of 3-D windows with their labels, strong enough to carry from one kind of scan to another."""
 
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -8,6 +9,9 @@ from scipy.ndimage import gaussian_filter
 from torch.nn.functional import affine_grid, grid_sample
 
 from cspine.config import Volume, VolumeAugment
+from cspine.windows import window_hu
+
+SOFT_TISSUE_HU = 60.0  # of muscle; what is denser is mostly bone
 
 
 class Pose(NamedTuple):
@@ -23,8 +27,9 @@ class Pose(NamedTuple):
 class VolumeAugmenter:
     """Cuts a random window out of a study's grid; equal seeds give equal results."""
 
-    def __init__(self, settings: VolumeAugment, volume: Volume) -> None:
-        self.settings, self.volume = settings, volume
+    def __init__(self, settings: VolumeAugment, volume: Volume, windows: Sequence[str] = ("wide",)) -> None:
+        """`windows` are those of the channels: they say which grey is bone."""
+        self.settings, self.volume, self.windows = settings, volume, windows
 
     def __call__(self, pixels: np.ndarray, levels: np.ndarray, seed: int) -> tuple[np.ndarray, np.ndarray]:
         """uint8 windows (channels, z, y, x) and (z, y, x) of grids (channels, planes, y, x) and (planes, y, x)."""
@@ -46,8 +51,9 @@ class VolumeAugmenter:
         blank = self._draw_blank(rng)
         image[:, blank] = 0
         self._cut_out(image, rng)
-        for channel, values in enumerate(image):
-            image[channel] = self._repaint(values, rng)
+        density = (1 + self.settings.bone) ** rng.uniform(-1, 1)
+        for channel, window in enumerate(self.windows):
+            image[channel] = self._repaint(with_density(image[channel], density, window), rng)
         return np.rint(image.clip(0, 255)).astype(np.uint8), blank
 
     def _draw_pose(self, planes: int, rng: np.random.Generator, middle: float | None = None) -> Pose:
@@ -105,6 +111,13 @@ class VolumeAugmenter:
         values = values + rng.uniform(-settings.offset, settings.offset)
         noise = rng.standard_normal(values.shape, np.float32) * rng.uniform(0, settings.noise)
         return 255 * (values + noise)
+
+
+def with_density(values: np.ndarray, density: float, window: str) -> np.ndarray:
+    """Grey values (z, y, x) of a window with all that is denser than soft tissue `density` times as far above it."""
+    low, high = window_hu(window)
+    soft = 255 * (SOFT_TISSUE_HU - low) / (high - low)
+    return np.where(values > soft, soft + (values - soft) * density, values)
 
 
 def rotation(angles_deg: np.ndarray) -> np.ndarray:

@@ -61,7 +61,7 @@ class StackSamples:
     ) -> None:
         """`fractured` are the labels (studies, 8)."""
         self.studies, self.views, self.fractured, self.config = studies, views, fractured, config
-        self.augmenter = VolumeAugmenter(config.volume_augment, config.volume)
+        self.augmenter = VolumeAugmenter(config.volume_augment, config.volume, config.preprocess.windows)
         self.grids: list[tuple[np.ndarray, float]] = []
         if augmented:
             with ThreadPoolExecutor(len(os.sched_getaffinity(0))) as pool:

@@ -46,7 +46,7 @@ class VolumeSamples:
 
     def __init__(self, studies: list[CachedStudy], config: Config) -> None:
         self.config = config
-        self.augmenter = VolumeAugmenter(config.volume_augment, config.volume)
+        self.augmenter = VolumeAugmenter(config.volume_augment, config.volume, config.preprocess.windows)
         self.pixels, self.levels = [], []
         for study in studies:
             grid = study_grid(study.geometry.z_mm, config)
