@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 
 from cspine.config import Augment, Config, Crop, Data, Preprocess
 from cspine.data.level_crops import Move, cut_level, draw_move, find_levels, image_z_mm
+from cspine.data.slices import nearest_slices
 from cspine.errors import UserError
 from cspine.level_maps import LevelMap, level_map
 
@@ -81,6 +82,19 @@ def test_the_crop_shows_the_same_mm_however_it_was_sampled(size_px: int, spacing
     z = image_z_mm(place, config())[:, None, None]
     assert np.abs(cut[:, 0] - (100 + CENTRE[1] + offsets + z)).max() <= 2.5 + spacing_mm / 2
     assert np.abs(cut[:, 1] - (120 + 2 * (CENTRE[0] + offsets)[:, None])).max() <= 3.5
+
+
+def test_where_pixels_fall_on_pixels_the_crop_is_a_copy() -> None:
+    """Half a pixel beside, the interpolation would mix neighbours."""
+    place = find_levels(mapped(), 0.5)[2]
+    assert place is not None
+    volume, z_mm = scene(96, 1.0)
+    volume[:] = np.random.default_rng(0).integers(0, 256, volume.shape)
+    cut = cut_level(volume, z_mm, place, config())
+    # One mm a pixel in both; the field's middle lies between pixels 47 and 48.
+    rows, columns = (slice(round(48 + middle) - 24, round(48 + middle) + 24) for middle in CENTRE)
+    slices = nearest_slices(z_mm, image_z_mm(place, config()))
+    assert np.array_equal(cut[:, :2], volume[slices, :, rows, columns])
 
 
 def test_the_mask_lies_on_the_level_and_fades_out_beyond_it() -> None:
