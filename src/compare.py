@@ -14,7 +14,7 @@ from pathlib import Path
 
 from cspine.cli import Parser, run
 
-# Extrapolated from single steps: 24 studies with masks take the 14 some 1,100 s of CPU time, 10 min on two free cores.
+# Sized for two free cores and 24 studies with masks; on busy ones VGG16-BN alone took six minutes a cell.
 QUICK = {
     "compare": ("data.image_size_px=64", "data.slices_per_study=26", "data.workers=0"),
     "ablation": (

@@ -76,7 +76,9 @@ def test_truth_lies_in_its_own_level_on_part_of_its_slices(kind: str) -> None:
     marked = canvas.truth == 1
     assert marked.sum() > 5
     assert set(np.unique(canvas.label[marked])) == {level + 1}
-    assert 0 < marked.any((1, 2)).sum() < (canvas.label == level + 1).any((1, 2)).sum()
+    slices, all_slices = marked.any((1, 2)).sum(), (canvas.label == level + 1).any((1, 2)).sum()
+    # A lateral mass may be split from top to bottom, and C1 is no higher than it.
+    assert 0 < slices < all_slices + (kind == "lateral_mass")
 
 
 def test_truth_stays_in_its_level_among_neighbours() -> None:

@@ -13,8 +13,8 @@ from cspine.data.geometry import Geometry
 from cspine.data.volumes import VolumeSamples, WindowSamples, join_windows, study_windows, window_starts
 
 STILL = VolumeAugment(
-    zoom=0, rotate_deg=0, flip=0, shift_y_mm=0, shift_x_mm=0, gain=0, offset=0, gamma=0, blur_mm=0, noise=0,
-    cut_outs=0, cut_ends=0, cut_field=0,
+    zoom=0, rotate_deg=0, flip=0, shift_y_mm=0, shift_x_mm=0, shift_z_mm=0, gain=0, offset=0, gamma=0, blur_mm=0,
+    noise=0, cut_outs=0, cut_ends=0, cut_field=0,
 )  # fmt: skip
 GRID = Volume(voxel_mm=2.0, window_px=(16, 16, 16), windows_per_study=3)
 

@@ -123,6 +123,7 @@ class VolumeAugment:
     # Along z the window is drawn anyway; the middle of a body is nearer to the spine in one scan than in another.
     shift_y_mm: float = setting(40.0, low=0)
     shift_x_mm: float = setting(15.0, low=0)
+    shift_z_mm: float = setting(10.0, low=0)  # of a window that is to show a place, as fracture/volume's
     gain: float = setting(0.2, low=0, high=0.9)
     offset: float = setting(0.1, low=0, high=1)  # share of the grey range
     gamma: float = setting(0.3, low=0, high=3)  # 0.3 draws exponents from 1/1.3 to 1.3
@@ -158,13 +159,15 @@ class Crop:
 
 @dataclass(frozen=True, kw_only=True)
 class Sequence:
-    """How sequence_classifier gets from the images of a level to its logit."""
+    """How sequence_classifier and study_classifier get from the images of a level to its logit."""
 
     recurrent: str = setting("lstm", choices=("lstm", "gru", "none"))  # over the images, in both directions
     hidden: int = setting(64, low=1)  # its width in either direction
     # Of the images' probabilities: the mean of the greatest `clearest`, the greatest, or a mean with learned weights.
     pooling: str = setting("clearest", choices=("clearest", "max", "attention"))
     clearest: int = setting(5, low=1)
+    # Of study_classifier: how the patient's features are made of the levels', by learned weights or by the greatest.
+    overall: str = setting("attention", choices=("attention", "max"))
     flip_at_test: bool = False  # the mean of what it says of a level and of its mirror image
 
 
@@ -176,10 +179,15 @@ class Model:
     # same fold of that run.
     pretrained: str | None = None
     dropout: float = setting(0.1, low=0, high=1)
+    # Of the 3-D classifiers: `plain`, from scratch and `width` wide, or `backbone` inflated, a residual one if that is.
+    encoder: str = setting("plain", choices=("plain", "inflated"))
     width: int = setting(16, low=4)  # channels of the finest stage of a 3-D network, doubled at each coarser one
-    # How inflated_unet makes 3-D kernels of 2-D ones: spread evenly over z, or in the middle plane alone.
+    # How 3-D kernels are made of 2-D ones: spread evenly over z, or in the middle plane alone.
     inflate: str = setting("mean", choices=("mean", "centre"))
     inflate_depth: int = setting(3, choices=(1, 3, 5, 7))  # planes that an inflated kernel spans at most
+    # Keep only what enters the blocks of a timm encoder and compute the rest again on the way back: less memory, more
+    # time. Running statistics of batch norms then move twice a step.
+    checkpointing: bool = False
     sequence: Sequence = dataclasses.field(default_factory=Sequence)
 
 
@@ -198,6 +206,8 @@ class Aggregate:
     # null: the mean over slices, weighted by the level's presence; else the mean of the highest, of so many mm of
     # slices; 0: the highest alone.
     clearest_mm: float | None = setting(None, low=0)
+    # Of a model that also judges the patient: the weight of what it says beside 1 - prod_j (1 - p_j) of the levels.
+    overall_head: float = setting(0.5, low=0, high=1)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -29,30 +29,48 @@ class VolumeAugmenter:
     def __call__(self, pixels: np.ndarray, levels: np.ndarray, seed: int) -> tuple[np.ndarray, np.ndarray]:
         """uint8 windows (channels, z, y, x) and (z, y, x) of grids (channels, planes, y, x) and (planes, y, x)."""
         rng = np.random.default_rng(seed)
-        pose = self._draw_pose(levels.shape, rng)
-        image = sample(pixels, pose, self.volume.window_px, "bilinear")
+        pose = self._draw_pose(len(levels), rng)
         target = sample(levels[None], pose, self.volume.window_px, "nearest")[0]
-        self._limit_view(image, target, rng)
+        image, blank = self._seen(pixels, pose, rng)
+        target[blank] = 0
+        return image, np.rint(target).astype(np.uint8)
+
+    def around(self, pixels: np.ndarray, middle: float, seed: int) -> np.ndarray:
+        """A uint8 window (channels, z, y, x) of a grid (channels, planes, y, x) that lies about a plane of it."""
+        rng = np.random.default_rng(seed)
+        return self._seen(pixels, self._draw_pose(pixels.shape[1], rng, middle), rng)[0]
+
+    def _seen(self, pixels: np.ndarray, pose: Pose, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
+        """The window as another scan might show it, and which of its voxels that scan would not reach."""
+        image = sample(pixels, pose, self.volume.window_px, "bilinear")
+        blank = self._draw_blank(rng)
+        image[:, blank] = 0
         self._cut_out(image, rng)
         for channel, values in enumerate(image):
             image[channel] = self._repaint(values, rng)
-        return np.rint(image.clip(0, 255)).astype(np.uint8), np.rint(target).astype(np.uint8)
+        return np.rint(image.clip(0, 255)).astype(np.uint8), blank
 
-    def _draw_pose(self, shape: tuple[int, ...], rng: np.random.Generator) -> Pose:
+    def _draw_pose(self, planes: int, rng: np.random.Generator, middle: float | None = None) -> Pose:
         settings, depth = self.settings, self.volume.window_px[0]
         zoom = (1 + settings.zoom) ** rng.uniform(-1, 1)
         mirrored = np.diag([1, 1, -1 if rng.random() < settings.flip else 1])
         matrix = rotation(rng.uniform(-settings.rotate_deg, settings.rotate_deg, 3)) @ mirrored / zoom
-        # Windows end anywhere in the study, and some hang over its ends by a quarter of their depth.
-        reach = max(0.0, (shape[0] - depth / zoom) / 2) + depth / zoom / 4
+        centre = (planes - 1) / 2
+        if middle is None:
+            # Windows end anywhere in the study, and some hang over its ends by a quarter of their depth.
+            middle, reach = centre, max(0.0, (planes - depth / zoom) / 2) + depth / zoom / 4
+        else:
+            reach = settings.shift_z_mm / self.volume.voxel_mm
         limits = np.array(
             [reach, settings.shift_y_mm / self.volume.voxel_mm, settings.shift_x_mm / self.volume.voxel_mm]
         )
-        return Pose(rng.uniform(-limits, limits), matrix)
+        offset = rng.uniform(-limits, limits)
+        offset[0] += middle - centre
+        return Pose(offset, matrix)
 
-    def _limit_view(self, image: np.ndarray, target: np.ndarray, rng: np.random.Generator) -> None:
-        """Leave out what another scan would not reach: planes at the ends, a margin around a smaller field."""
-        sides = target.shape
+    def _draw_blank(self, rng: np.random.Generator) -> np.ndarray:
+        """What another scan would not reach, bool (z, y, x): planes at the ends, a margin around a smaller field."""
+        sides = self.volume.window_px
         blank = np.zeros(sides, bool)
         for end in (slice(None), slice(None, None, -1)):
             if rng.random() < self.settings.cut_ends:
@@ -62,8 +80,7 @@ class VolumeAugmenter:
                 margin = rng.integers(0, sides[axis] // 5 + 1)
                 np.moveaxis(blank, axis, 0)[:margin] = True
                 np.moveaxis(blank, axis, 0)[sides[axis] - margin :] = True
-        image[:, blank] = 0
-        target[blank] = 0
+        return blank
 
     def _cut_out(self, image: np.ndarray, rng: np.random.Generator) -> None:
         """Block out boxes of one grey value each: the levels beneath are still to be found, from what is around."""

@@ -48,7 +48,7 @@ class Move:
 
 def find_levels(level_map: LevelMap, threshold: float) -> list[LevelPlace | None]:
     """The place of each of C1..C7, by the largest piece of the voxels where the level is likeliest; None if absent."""
-    labels = level_labels(level_map.probabilities.astype(np.float32) / 255, threshold)
+    labels = level_labels(level_map.probabilities, 255 * threshold)
     boxes = ndimage.find_objects(labels, len(LEVELS))
     return [None if box is None else _place(level_map, labels, level, box) for level, box in enumerate(boxes)]
 

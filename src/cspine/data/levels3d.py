@@ -13,15 +13,18 @@ from cspine.data.preprocess import Crop
 def level_labels(probabilities: np.ndarray, threshold: float = 0.5, largest_piece: bool = True) -> np.ndarray:
     """Labels 0 to 7, uint8 (z, y, x), from probabilities (7, z, y, x): the likeliest level where one passes.
 
-    `largest_piece` keeps of each level the largest connected piece only.
+    Probabilities and threshold may be 8-bit (255 is certain). `largest_piece` keeps of each level the largest
+    connected piece only.
     """
     labels = np.where(probabilities.max(axis=0) > threshold, probabilities.argmax(axis=0) + 1, 0).astype(np.uint8)
     if largest_piece:
-        for level in range(1, len(LEVELS) + 1):
-            pieces, count = ndimage.label(labels == level, TOUCHING)
+        for level, box in enumerate(ndimage.find_objects(labels, len(LEVELS)), start=1):
+            if box is None:
+                continue
+            pieces, count = ndimage.label(labels[box] == level, TOUCHING)
             if count > 1:
                 main = np.bincount(pieces.ravel())[1:].argmax() + 1
-                labels[(pieces > 0) & (pieces != main)] = 0
+                labels[box][(pieces > 0) & (pieces != main)] = 0
     return labels
 
 

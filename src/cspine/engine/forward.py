@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from torch import nn
 
-INPUTS = ("image", "attributes")
+INPUTS = ("image", "attributes", "found")
 
 
 def model_inputs(batch: Mapping[str, torch.Tensor]) -> list[torch.Tensor]:

@@ -51,13 +51,28 @@ def create_backbone(settings: Model, channels: int) -> nn.Module:
 
     Pre-trained first convolutions are adapted to `channels` by timm's rule: summed for one channel, else repeated and
     scaled, so that a grey image in all channels excites them alike (exactly for 1, 3, 6, 9, ...). Raises UserError for
-    an unknown name, a missing or unfitting weight file, and for `imagenet` without a network.
+    an unknown name, a missing or unfitting weight file, `imagenet` without a network, and `checkpointing` of a
+    backbone that has none.
     """
     if settings.pretrained == "imagenet":
-        return _from_hub(settings.backbone, channels)
-    if settings.pretrained is not None:
-        return _from_file(settings.backbone, channels, Path(settings.pretrained))
-    return _untrained(settings.backbone, channels)
+        made = _from_hub(settings.backbone, channels)
+    elif settings.pretrained is not None:
+        made = _from_file(settings.backbone, channels, Path(settings.pretrained))
+    else:
+        made = _untrained(settings.backbone, channels)
+    if settings.checkpointing:
+        _checkpoint(made, settings.backbone)
+    return made
+
+
+def _checkpoint(backbone: Any, name: str) -> None:
+    try:
+        backbone.set_grad_checkpointing(True)
+    except (AttributeError, AssertionError) as error:
+        raise UserError(
+            f"model.checkpointing=true: {name} cannot compute its blocks again; set it to false, or take a timm "
+            "backbone such as resnet18 or convnext_nano"
+        ) from error
 
 
 def feature_count(backbone: nn.Module) -> int:

@@ -27,6 +27,12 @@ class InflatedEncoder(nn.Module):
 
 def build(settings: Model, channels: int, outputs: int) -> UNet3d:
     """The model for windows of so many channels. Raises UserError for a backbone that cannot be inflated."""
+    encoder, widths = inflated_encoder(settings, channels)
+    return UNet3d(encoder, widths, outputs, settings.width, settings.dropout)
+
+
+def inflated_encoder(settings: Model, channels: int) -> tuple[InflatedEncoder, list[int]]:
+    """`model.backbone` as an encoder of volumes, and the channels of its stages. Raises UserError where it is none."""
     network: Any = create_backbone(settings, channels)
     indices, widths = _stages(network, settings.backbone, channels)
     network.prune_intermediate_layers(indices, prune_head=True)
@@ -34,8 +40,7 @@ def build(settings: Model, channels: int, outputs: int) -> UNet3d:
     def features(model: Any, images: torch.Tensor) -> list[torch.Tensor]:
         return model.forward_intermediates(images, indices=indices, intermediates_only=True)
 
-    encoder = InflatedEncoder(inflate(network, features, settings.inflate, settings.inflate_depth), indices)
-    return UNet3d(encoder, widths, outputs, settings.width, settings.dropout)
+    return InflatedEncoder(inflate(network, features, settings.inflate, settings.inflate_depth), indices), widths
 
 
 def _stages(network: Any, name: str, channels: int) -> tuple[list[int], list[int]]:

@@ -25,7 +25,13 @@ class PlainEncoder(nn.Module):
         return features
 
 
+def plain_encoder(settings: Model, channels: int) -> tuple[PlainEncoder, list[int]]:
+    """The encoder, its finest stage `model.width` wide, and the channels of its stages."""
+    widths = [settings.width * 2**stage for stage in range(STAGES)]
+    return PlainEncoder(channels, widths), widths
+
+
 def build(settings: Model, channels: int, outputs: int) -> UNet3d:
     """The model for windows of so many channels, its finest stage `model.width` wide; `model.backbone` is not used."""
-    widths = [settings.width * 2**stage for stage in range(STAGES)]
-    return UNet3d(PlainEncoder(channels, widths), widths, outputs, settings.width, settings.dropout)
+    encoder, widths = plain_encoder(settings, channels)
+    return UNet3d(encoder, widths, outputs, settings.width, settings.dropout)

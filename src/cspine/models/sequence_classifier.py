@@ -32,13 +32,19 @@ class SequenceClassifier(nn.Module):
             return (logits + self._logits(images.flip(-1))) / 2
         return logits
 
-    def _logits(self, images: torch.Tensor) -> torch.Tensor:
+    def features(self, images: torch.Tensor) -> torch.Tensor:
+        """Features of each image that know of the others of its level, (n, images, width)."""
         flat = self.backbone(images.flatten(0, 1).float().mul(2 / 255).sub(1))
         features = self.dropout(flat.view(*images.shape[:2], -1))
-        if self.recurrent is not None:
-            features = self.dropout(self.recurrent(features)[0])
+        return features if self.recurrent is None else self.dropout(self.recurrent(features)[0])
+
+    def judge(self, features: torch.Tensor) -> torch.Tensor:
+        """The logits (n, 1 + images) of the levels with these features."""
         single = self.head(features).squeeze(-1).float()
         return torch.cat([self._pooled(single, features), single], dim=1)
+
+    def _logits(self, images: torch.Tensor) -> torch.Tensor:
+        return self.judge(self.features(images))
 
     def _pooled(self, logits: torch.Tensor, features: torch.Tensor) -> torch.Tensor:
         """The level's logit (n, 1) from its images' (n, images)."""

@@ -8,7 +8,7 @@ import numpy as np
 from cspine.phantom.canvas import Frame
 from cspine.phantom.vertebrae import SIZES, Size, vary
 
-C1_ABOVE_C2_MM = 19.0  # the middle of C1's ring above the middle of C2's body
+C1_ABOVE_C2_MM = 22.0  # the middle of C1's ring above the middle of C2's body
 RING_BEHIND_DENS_MM = 8.3
 MOST_BETWEEN_DEG = 11.0  # between neighbours that are not hurt
 
@@ -82,7 +82,7 @@ def _tilts(rng: np.random.Generator) -> np.ndarray:
     # No two neighbours are further from parallel than they could be in life.
     steps = np.clip(np.diff(head + (thorax - head) * course), -MOST_BETWEEN_DEG, MOST_BETWEEN_DEG)
     lean = head + np.concatenate([[0.0], np.cumsum(steps)])
-    lean[0] = head + rng.normal(-6, 4)
+    lean[0] = head + rng.normal(-6, 7)
     return np.radians(lean + rng.normal(0, 0.8, 10))
 
 

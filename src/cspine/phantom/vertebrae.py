@@ -58,7 +58,7 @@ class Size:
 
 SIZES = (
     Size("C1", 0, 0, 0, 12.0, 28.0, 30.0, 3.0, 0.0, 38.0, 3.2, 0.0),
-    Size("C2", 18.0, 19.5, 15.6, 19.0, 24.5, 17.0, 17.0, 0.35, 27.0, 2.9, 5.0, bifid=4.5),
+    Size("C2", 18.0, 19.5, 15.6, 21.0, 24.5, 17.0, 17.0, 0.35, 27.0, 2.9, 5.0, bifid=4.5),
     Size("C3", 20.5, 20.0, 15.3, 13.2, 22.9, 15.5, 12.5, 0.50, 25.5, 2.9, 4.5, bifid=3.6),
     Size("C4", 21.0, 20.6, 15.5, 13.0, 24.0, 15.0, 12.5, 0.55, 26.5, 3.0, 4.5, bifid=3.6),
     Size("C5", 21.8, 22.0, 16.0, 13.0, 24.9, 15.0, 14.5, 0.58, 27.5, 3.0, 4.7, bifid=3.2),
@@ -178,7 +178,7 @@ def axis(size: Size, pitch_mm: float, rng: np.random.Generator) -> list[np.ndarr
     """C2: a body with the dens, sloping shoulders for C1, strong laminae and a large bifid spinous process."""
     x, y = size.pillar
     half = size.height / 2
-    tip = half + 15.5 + rng.uniform(-1, 1)
+    tip = half + 17.0 + rng.uniform(-1.5, 1.5)
     middle = [
         vertebral_body((0, 0, -1), half, (size.bottom_width / 2, size.half_depth), (8.5, 6.8), waist=0.08),
         beam((0, 0.2, half - 5), (0, 0.2, half + 5.0), (6.2, 6.0), (4.9, 5.0), blend=3),

@@ -11,7 +11,6 @@ import numpy as np
 import pandas as pd
 import torch
 from torch import nn
-from torch.nn.functional import binary_cross_entropy_with_logits
 
 from cspine.aggregate import overall
 from cspine.anatomy import LEVELS, TARGETS
@@ -23,27 +22,24 @@ from cspine.data.level_crops import LevelPlace, cut_level, find_levels
 from cspine.data.level_samples import UNKNOWN, Level, LevelSamples, slices_known
 from cspine.data.slices import channels
 from cspine.engine.forward import mean_probabilities
-from cspine.errors import UserError
 from cspine.level_maps import stage1_level_map
 from cspine.models.backbones import require_size
 from cspine.paths import find_dataset
 from cspine.tables import STUDY, read_boxes
 from cspine.tasks.base import StudyImages, starting_model
-from cspine.tasks.head import FractureHead, mean_priors
+from cspine.tasks.head import FractureHead, mean_priors, require_model, weighted_entropy
 
 
 class Task(FractureHead):
     """Trains on the levels found in the studies outside the fold and predicts every study of the fold."""
 
     outputs = 1
+    model_name = "sequence_classifier"
 
     def __init__(self, config: Config, fold: int | None) -> None:
-        if config.model.name != "sequence_classifier":
-            raise UserError(
-                f"{config.name}: task={config.task} needs model.name=sequence_classifier, not {config.model.name}"
-            )
+        require_model(config, self.model_name)
         super().__init__(config, fold)
-        self.places = {study.uid: _places(config, study) for study in (*self.training, *self.predicted)}
+        self.places = {study.uid: level_places(config, study) for study in (*self.training, *self.predicted)}
         self.volumes_mm3 = usual_volumes_mm3([self.places[study.uid] for study in self.training])
 
     def training_samples(self) -> LevelSamples:
@@ -60,14 +56,17 @@ class Task(FractureHead):
 
     def loss(self, outputs: torch.Tensor, batch: dict[str, torch.Tensor]) -> torch.Tensor:
         """The weighted cross entropy of the levels, and `crop.boxes` times that of the images of which is known."""
-        fractured = batch["fractured"]
-        total = weighted_entropy(outputs[:, 0], fractured, batch["weight"], self.config.train.positive_weight)
-        if self.config.crop.boxes:
-            known = (batch["slices"] != UNKNOWN).to(outputs.dtype) * batch["weight"][:, None]
-            shown = batch["slices"].clamp(min=0)
-            images = weighted_entropy(outputs[:, 1:], shown, known, self.config.train.positive_weight)
-            total = total + self.config.crop.boxes * images
-        return total
+        fractured, weight = batch["fractured"], batch["weight"]
+        total = weighted_entropy(outputs[:, 0], fractured, weight, self.config.train.positive_weight)
+        return total + self._image_loss(outputs[:, 1:], batch["slices"], weight[:, None])
+
+    def _image_loss(self, outputs: torch.Tensor, slices: torch.Tensor, weight: torch.Tensor) -> torch.Tensor:
+        """`crop.boxes` times the weighted cross entropy of the images of which is known what they show."""
+        if not self.config.crop.boxes:
+            return outputs.new_zeros(())
+        known = (slices != UNKNOWN).to(outputs.dtype) * weight
+        images = weighted_entropy(outputs, slices.clamp(min=0), known, self.config.train.positive_weight)
+        return self.config.crop.boxes * images
 
     def predictions(self, logits: np.ndarray) -> pd.DataFrame:
         """A study table; a level that is not found gets its prevalence outside the fold."""
@@ -136,15 +135,6 @@ def whole_levels(
     return [place if place and place.volume_mm3 >= low else None for place, low in zip(places, least, strict=True)]
 
 
-def weighted_entropy(
-    logits: torch.Tensor, truth: torch.Tensor, weights: torch.Tensor, positive_weight: float
-) -> torch.Tensor:
-    """The mean binary cross entropy in which a positive weighs `positive_weight` times as much; 0 without weights."""
-    weights = weights * (1 + (positive_weight - 1) * truth)
-    total = (binary_cross_entropy_with_logits(logits, truth, reduction="none") * weights).sum()
-    return total / weights.sum().clamp(min=1e-6)
-
-
 def study_row(judged: Sequence[LevelPlace | None], found: Iterator[float], priors: dict[str, float]) -> np.ndarray:
     """The eight probabilities: the next of the found ones for each level that was judged, the prior for the others."""
     chosen = zip(judged, LEVELS, strict=True)
@@ -154,7 +144,8 @@ def study_row(judged: Sequence[LevelPlace | None], found: Iterator[float], prior
     return row
 
 
-def _places(config: Config, study: CachedStudy) -> list[LevelPlace | None]:
+def level_places(config: Config, study: CachedStudy) -> list[LevelPlace | None]:
+    """Where stage 1 finds the levels of a study."""
     found = stage1_level_map(config, study.uid, study.geometry.z_mm)
     return find_levels(found, config.crop.threshold)
 

@@ -5,9 +5,13 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+import torch
+from torch.nn.functional import binary_cross_entropy_with_logits
 
-from cspine.anatomy import TARGETS
+from cspine.aggregate import overall
+from cspine.anatomy import LEVELS, TARGETS
 from cspine.config import Config
+from cspine.errors import UserError
 from cspine.metrics import weighted_log_loss
 from cspine.paths import find_dataset
 from cspine.tables import STUDY, read_labels
@@ -54,3 +58,39 @@ class FractureHead:
 def mean_priors(facts: Sequence[dict[str, Any]]) -> dict[str, float]:
     """The mean of the folds' priors, by target."""
     return {target: float(np.mean([fact["priors"][target] for fact in facts])) for target in TARGETS}
+
+
+def require_model(config: Config, name: str) -> None:
+    """Raises UserError where the config names another model than its task works with."""
+    if config.model.name != name:
+        raise UserError(f"{config.name}: task={config.task} needs model.name={name}, not {config.model.name}")
+
+
+def weighted_entropy(
+    logits: torch.Tensor, truth: torch.Tensor, weights: torch.Tensor, positive_weight: float
+) -> torch.Tensor:
+    """The mean binary cross entropy in which a positive weighs `positive_weight` times as much; 0 without weights."""
+    weights = weights * (1 + (positive_weight - 1) * truth)
+    total = (binary_cross_entropy_with_logits(logits, truth, reduction="none") * weights).sum()
+    return total / weights.sum().clamp(min=1e-6)
+
+
+def study_loss(
+    outputs: torch.Tensor, fractured: torch.Tensor, judged: torch.Tensor, positive_weight: float
+) -> torch.Tensor:
+    """Of logits (n, 8) against labels (n, 8): the entropy of the patients plus that of the levels judged (n, 7).
+
+    Both count alike, as in the competition's metric.
+    """
+    patients = weighted_entropy(outputs[:, 0], fractured[:, 0], torch.ones_like(outputs[:, 0]), positive_weight)
+    return patients + weighted_entropy(outputs[:, 1:], fractured[:, 1:], judged, positive_weight)
+
+
+def blended_row(found: np.ndarray, judged: np.ndarray, priors: dict[str, float], config: Config) -> np.ndarray:
+    """The eight probabilities from the model's eight: levels that are not judged, bool (7,), get their priors.
+
+    The patient's is the mean of the model's and that of the levels, by the weight `aggregate.overall_head`.
+    """
+    levels = np.where(judged, found[1:], [priors[level] for level in LEVELS])
+    share = config.aggregate.overall_head
+    return np.array([share * found[0] + (1 - share) * overall(levels), *levels])

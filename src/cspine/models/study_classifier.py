@@ -1,0 +1,61 @@
+"""All levels of a patient at once: each through the sequence classifier, and the patient from what it saw of them.
+
+The second form of the competition's first place. A level that is not found goes through no encoder and says nothing.
+"""
+
+import torch
+from torch import nn
+
+from cspine.anatomy import LEVELS, TARGETS
+from cspine.config import Model, Sequence
+from cspine.models.backbones import create_backbone, feature_count
+from cspine.models.sequence_classifier import SequenceClassifier
+
+
+class StudyClassifier(SequenceClassifier):
+    """Maps uint8 patients (n, 7, images, channels, y, x) and the levels found (n, 7) to logits (n, 8 + 7 * images).
+
+    The patient's, its levels', then those of the images, level by level; 0 for a level that is not found.
+    """
+
+    def __init__(self, backbone: nn.Module, features: int, dropout: float, settings: Sequence) -> None:
+        super().__init__(backbone, features, dropout, settings)
+        self.patient = nn.Linear(self.head.in_features, 1)
+        self.level_weight = nn.Linear(self.head.in_features, 1) if settings.overall == "attention" else None
+
+    def forward(self, images: torch.Tensor, found: torch.Tensor) -> torch.Tensor:  # type: ignore[override]
+        is_found = found > 0
+        logits = self._study_logits(images, is_found)
+        if self.settings.flip_at_test and not self.training:
+            return (logits + self._study_logits(images.flip(-1), is_found)) / 2
+        return logits
+
+    def _study_logits(self, images: torch.Tensor, found: torch.Tensor) -> torch.Tensor:
+        features = self.features(images[found])
+        judged = self.judge(features)
+        logits = judged.new_zeros(*found.shape, judged.shape[1])
+        logits[found] = judged
+        # A fracture is on few of a level's images.
+        seen = features.float().amax(dim=1)
+        patient = self.patient(self._patient_features(seen, found))
+        return torch.cat([patient, logits[:, :, 0], logits[:, :, 1:].flatten(1)], dim=1)
+
+    def _patient_features(self, seen: torch.Tensor, found: torch.Tensor) -> torch.Tensor:
+        """(n, width) from those of the levels found, (levels found, width) in the order of `found` (n, 7)."""
+        levels = seen.new_zeros(*found.shape, seen.shape[1])
+        levels[found] = seen
+        if self.level_weight is None:
+            greatest = levels.masked_fill(~found[..., None], -torch.inf).amax(dim=1)
+            return greatest.masked_fill(~found.any(dim=1)[:, None], 0.0)
+        scores = self.level_weight(levels).squeeze(-1).float()
+        # Not -inf: of a patient without any level the weights would be no numbers.
+        weights = scores.masked_fill(~found, torch.finfo(scores.dtype).min).softmax(dim=1)
+        return (weights[..., None] * levels).sum(dim=1)
+
+
+def build(settings: Model, channels: int, outputs: int) -> StudyClassifier:
+    """The model for images of `channels` and, besides, the level's mask."""
+    if outputs != len(TARGETS):
+        raise ValueError(f"study_classifier judges the patient and {len(LEVELS)} levels, not {outputs} things")
+    backbone = create_backbone(settings, channels + 1)
+    return StudyClassifier(backbone, feature_count(backbone), settings.dropout, settings.sequence)
