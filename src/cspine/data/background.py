@@ -12,6 +12,9 @@ from cspine.data.levels3d import level_labels, spine_mask
 from cspine.errors import UserError
 from cspine.level_maps import LevelMap, require_level_maps
 
+# Where the map says more there is a level.
+FOUND = 0.5
+
 
 def spine_run(config: DatasetConfig, split: str) -> Path | None:
     """The folder of the run whose maps a learned mask is made of; None where the mask is another.
@@ -40,7 +43,7 @@ def keep_spine(volume: np.ndarray, z_mm: np.ndarray, found: LevelMap, settings: 
 
     A study in which no level is found stays as it is: there is nothing to tell its background by.
     """
-    labels = level_labels(found.probabilities.astype(np.float32) / 255)
+    labels = level_labels(found.probabilities, 255 * FOUND)
     if not labels.any():
         return volume.copy()
     assert settings.field_mm is not None  # or spine_run had refused it
