@@ -170,7 +170,8 @@ def test_a_jefferson_fracture_spreads_the_lateral_masses() -> None:
     both = next(f for f in fractures if f.cracks[0][21] and f.displacement_mm > 2.5)
     for row in both.cracks:
         row[7] = 0.3  # so that the width comes from the masses' movement, not from the gaps
-    assert width_mm(alone(both, 0)) > width_mm(alone(None, 0)) + 2.5
+    # A voxel of 1 mm at either end may hide part of it.
+    assert width_mm(alone(both, 0)) > width_mm(alone(None, 0)) + 0.5 * both.displacement_mm
 
 
 def test_a_hangman_fracture_slides_the_body_forwards() -> None:
