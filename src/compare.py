@@ -14,18 +14,6 @@ from pathlib import Path
 
 from cspine.cli import Parser, run
 
-# Sized for two free cores and 24 studies with masks; on busy ones VGG16-BN alone took six minutes a cell.
-QUICK = {
-    "compare": ("data.image_size_px=64", "data.slices_per_study=26", "data.workers=0"),
-    "ablation": (
-        "data.image_size_px=64",
-        "data.slices_per_study=32",
-        "train.epochs=6",
-        "train.ema_decay=0",
-        "data.workers=0",
-    ),
-}
-
 
 def main() -> None:
     parser = Parser(__doc__)
@@ -37,8 +25,7 @@ def main() -> None:
     args = parser.parse_with_overrides()
 
     # Imported late so that -h answers at once.
-    from cspine.ablation import ablate, ablation_text, choose_switches
-    from cspine.comparison import compare, comparison_text
+    from cspine import ablation, comparison
     from cspine.config import Config, load
     from cspine.engine.distributed import join_world
     from cspine.models.backbones import REPORT
@@ -47,15 +34,16 @@ def main() -> None:
     from cspine.pictures.comparison import draw_accuracy_and_time, draw_folds
 
     kind = "compare" if args.ablation is None else "ablation"
-    words = [*(QUICK[kind] if args.quick else ()), *args.overrides]
-    config = load(Config, args.config or f"configs/vertebra/{kind}.yaml", words)
+    quick = (comparison if args.ablation is None else ablation).QUICK if args.quick else ()
+    config = load(Config, args.config or f"configs/vertebra/{kind}.yaml", [*quick, *args.overrides])
     with join_world(config.train.device, config.data.workers) as world:
         if args.ablation is None:
-            rows = compare(config, args.backbones or list(REPORT), world, args.quick)
-            text, figures = comparison_text, {"accuracy_and_time": draw_accuracy_and_time, "group_folds": draw_folds}
+            rows = comparison.compare(config, args.backbones or list(REPORT), world, args.quick)
+            text = comparison.comparison_text
+            figures = {"accuracy_and_time": draw_accuracy_and_time, "group_folds": draw_folds}
         else:
-            rows = ablate(config, choose_switches(config, args.ablation), world, args.quick)
-            text, figures = ablation_text, {"ablation": draw_ablation}
+            rows = ablation.ablate(config, ablation.choose_switches(config, args.ablation), world, args.quick)
+            text, figures = ablation.ablation_text, {"ablation": draw_ablation}
     if world.is_main:
         print(text(rows))
         for name, draw in figures.items():

@@ -21,6 +21,14 @@ from cspine.paths import cache_folder
 BASELINE = "baseline"
 SEEDS = 3
 NAMES = ("switch", "fold", "seed")
+# For two free cores and 24 studies with masks. Too few steps for averaged weights.
+QUICK = (
+    "data.image_size_px=64",
+    "data.slices_per_study=32",
+    "data.workers=0",
+    "train.epochs=6",
+    "train.ema_decay=0",
+)
 # What each switch lays over the baseline, configs/vertebra/ablation.yaml: an augmentation that the baseline has is
 # switched off, one that it lacks is switched on.
 SWITCHES = {
