@@ -10,8 +10,8 @@ from torch.nn.functional import softplus
 
 from cspine.anatomy import LEVELS
 from cspine.config import Config
-from cspine.errors import UserError
 from cspine.tasks import fracture_slice
+from cspine.tasks.head import require_model
 
 
 class Task(fracture_slice.Task):
@@ -20,10 +20,7 @@ class Task(fracture_slice.Task):
     outputs = len(LEVELS)
 
     def __init__(self, config: Config, fold: int | None) -> None:
-        if config.model.name != "presence_classifier":
-            raise UserError(
-                f"{config.name}: task=fracture/multimodal needs model.name=presence_classifier, not {config.model.name}"
-            )
+        require_model(config, "presence_classifier")
         super().__init__(config, fold)
 
     def loss(self, outputs: torch.Tensor, batch: dict[str, torch.Tensor]) -> torch.Tensor:
