@@ -6,8 +6,10 @@
     python src/picture.py planes --study UID DIR      studies at one scale: axial, sagittal, coronal; bone window
     python src/picture.py levels --study UID --run vertebra-image     the levels that a run finds
     python src/picture.py fractures --seed 0          the phantom's types of fracture, with the recorded voxels
+    python src/picture.py worst --run fracture-slice  the 20 studies that a fracture run is most wrong about (--count)
 
---study takes a study of the dataset or any folder of DICOM files. Without --out the picture goes to oof/pictures/.
+--study takes a study of the dataset or any folder of DICOM files. Without --out the picture goes to oof/pictures/; the
+worst studies go to oof/<run>/worst/.
 """
 
 import argparse
@@ -44,9 +46,16 @@ def main() -> None:
     command.add_argument("--seed", type=int, default=0, help="another seed draws other patients (0)")
     command.add_argument("--out", type=Path, help="the PNG file")
     command.set_defaults(study=[], at=[], config=CONFIG)
+    text = "the studies that a fracture run is most wrong about"
+    command = commands.add_parser("worst", help=text, description=f"Draw {text}.")
+    command.add_argument("--run", required=True, help="a fracture run of oof/, with all folds trained")
+    command.add_argument("--count", type=int, default=20, help="how many studies (20)")
+    command.set_defaults(study=[], at=[], config=CONFIG)
     args = parser.parse_with_overrides()
     if not all(0 <= place <= 1 for place in args.at):
         raise UsageError("--at must lie between 0 and 1")
+    if args.what == "worst" and args.count < 1:
+        raise UsageError("--count must be at least 1")
 
     # Imported late so that -h answers at once.
     from cspine.config import Config, load

@@ -112,9 +112,19 @@ def describe_run(oof: Path, name: str) -> Member:
         raise UserError(
             f"{oof / name}: no trained fold; train it with python src/train.py --config ... --fold all, or --fold full"
         )
-    config = read_json(folders[0].with_name("config.json"))
+    return _describe(oof, folders)
+
+
+def describe_fold(oof: Path, name: str, fold: int) -> Member:
+    """The model of one fold of a run, for the studies that it has not seen."""
+    done = oof / name / f"fold{fold}" / "done.json"
+    return _describe(oof, [need(done, f"python src/train.py --config <the config named {name}> --fold {fold}")])
+
+
+def _describe(oof: Path, accounts: Sequence[Path]) -> Member:
+    config = read_json(accounts[0].with_name("config.json"))
     config.pop("paths")
-    return Member(config, tuple(_describe_fold(oof, done) for done in folders))
+    return Member(config, tuple(_describe_fold(oof, done) for done in accounts))
 
 
 def _describe_fold(oof: Path, done: Path) -> FoldModel:

@@ -12,7 +12,7 @@ from safetensors.torch import load_file
 from torch import nn
 
 from cspine.blend import Blend
-from cspine.bundle import Bundle, FoldModel, Member, describe_run
+from cspine.bundle import Bundle, FoldModel, Member, describe_fold, describe_run
 from cspine.config import Config, Preprocess
 from cspine.data.background import keep_spine
 from cspine.data.decode import DecodedStudy
@@ -97,6 +97,11 @@ def load_run(oof: Path, name: str, device: torch.device) -> LoadedMember:
     if (settings := member.typed_config().preprocess).mask == "learned":
         raise UserError(f"{name}: its background mask comes from {settings.mask_run}; a run without one can be drawn")
     return _load(member, Bundle(oof, (), (), {}), device)
+
+
+def load_fold(oof: Path, name: str, fold: int, device: torch.device) -> LoadedMember:
+    """One fold of a run of oof/, for cached studies that were held out of it."""
+    return _load(describe_fold(oof, name, fold), Bundle(oof, (), (), {}), device)
 
 
 def study_images(study: DecodedStudy, settings: Preprocess) -> StudyImages:

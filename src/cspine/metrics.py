@@ -28,12 +28,18 @@ def weighted_log_loss(
     """
     losses, weights = _terms(labels, probabilities, clip)
     if normalisation == "row":
-        return float((losses.sum(axis=1) / weights.sum(axis=1)).mean())
+        return float(study_losses(labels, probabilities, clip).mean())
     if normalisation == "global":
         return float(losses.sum() / weights.sum())
     if normalisation == "column":
         return float(np.average(losses.sum(axis=0) / weights.sum(axis=0), weights=COLUMN_WEIGHTS))
     raise ValueError(f"normalisation {normalisation!r} is none of {', '.join(NORMALISATIONS)}")
+
+
+def study_losses(labels: np.ndarray, probabilities: np.ndarray, clip: float = CLIP) -> np.ndarray:
+    """sum_j L / sum_j w of each study, (n,): what the `row` loss is the mean of."""
+    losses, weights = _terms(labels, probabilities, clip)
+    return losses.sum(axis=1) / weights.sum(axis=1)
 
 
 def target_losses(labels: np.ndarray, probabilities: np.ndarray, clip: float = CLIP) -> np.ndarray:

@@ -2,7 +2,6 @@
 
 import multiprocessing
 import platform
-import resource
 import shutil
 import time
 from concurrent.futures import ProcessPoolExecutor
@@ -19,11 +18,13 @@ from cspine.config import Config, build, config_hash, differences, hashed_part, 
 from cspine.data.fingerprint import fingerprint_file, read_fingerprint
 from cspine.engine.distributed import World, join_world
 from cspine.engine.loop import fit, predict
+from cspine.engine.peaks import begin_peaks, peaks_gb
 from cspine.errors import UserError
 from cspine.level_maps import map_file, write_level_map
 from cspine.paths import atomic, folds_file, read_json, sha256, write_json
 from cspine.pipeline import Job
-from cspine.tables import read_folds, write_table
+from cspine.story import write_story
+from cspine.tables import read_csv, read_folds, write_table
 from cspine.tasks.base import MapsLevels, StudyImages, Task, find_task, fold_folder, run_folder
 
 
@@ -78,7 +79,7 @@ def train_fold(config: Config, fold: int | None, world: World, resume: bool = Fa
 
 
 def join_folds(config: Config) -> bool:
-    """Write the run's table once every fold of folds.csv is done; says whether it could.
+    """Write the run's table and its story (story.py) once every fold of folds.csv is done; says whether it could.
 
     What the model of all data predicts (studies that nobody holds out, in a vertebra run) is part of it if that is
     trained. Raises UserError where the folds were trained with different configs or on different data.
@@ -98,6 +99,7 @@ def join_folds(config: Config) -> bool:
         task.join([_read_predictions(folder, task) for folder in folders]),
         run_folder(config) / task.run_table,
     )
+    write_story(config)
     return True
 
 
@@ -110,7 +112,8 @@ def _require_alike(folders: list[Path]) -> None:
 
 
 def _train(config: Config, fold: int | None, folder: Path, world: World, resume: bool) -> None:
-    began = time.perf_counter()
+    before, began = _seconds_before(folder) if resume else 0.0, time.perf_counter()
+    begin_peaks(world.device)
     if world.is_main:
         data = read_fingerprint(config)
         folder.mkdir(parents=True, exist_ok=True)
@@ -125,7 +128,8 @@ def _train(config: Config, fold: int | None, folder: Path, world: World, resume:
     if world.is_main:
         with atomic(folder / "weights.safetensors") as temporary:
             save_file({key: value.contiguous() for key, value in model.state_dict().items()}, temporary)
-        write_json(folder / "done.json", _account(config, folder, task, score, time.perf_counter() - began, world))
+        seconds = before + time.perf_counter() - began
+        write_json(folder / "done.json", _account(config, folder, task, score, seconds, world))
         (folder / "last.ckpt").unlink()
     told = ", ".join(f"{key} {value:.4f}" for key, value in score.items())
     _say(world, f"{folder}: done in {time.perf_counter() - began:.0f} s. {told}")
@@ -154,10 +158,8 @@ def _map_levels(task: MapsLevels, model: nn.Module, config: Config, folder: Path
 def _account(
     config: Config, folder: Path, task: Task, score: dict[str, float], seconds: float, world: World
 ) -> dict[str, Any]:
-    """done.json: what made this fold, and what it took."""
+    """done.json: what made this fold, and what it took; of several processes the memory of the first."""
     cuda = world.device.type == "cuda"
-    # Linux counts in KiB; the workers' memory is not in it.
-    peak = torch.cuda.max_memory_allocated() if cuda else resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
     return {
         "config_hash": config_hash(config),
         "weights_sha256": sha256(folder / "weights.safetensors"),
@@ -165,11 +167,18 @@ def _account(
         "score": score,
         "facts": task.facts(),
         "seconds": round(seconds, 1),
-        "peak_memory_gb": round(peak / 1e9, 3),
+        "hours": round(seconds / 3600, 4),
+        **peaks_gb(world.device),
         "device": torch.cuda.get_device_name() if cuda else f"cpu, {torch.get_num_threads()} threads",
         "processes": world.size,
         "versions": {"python": platform.python_version(), "torch": torch.__version__},
     }
+
+
+def _seconds_before(folder: Path) -> float:
+    """What the whole epochs of an interrupted training took."""
+    file = folder / "metrics.csv"
+    return float(read_csv(file, ("seconds",))["seconds"].sum()) if file.exists() else 0.0
 
 
 def _is_done(config: Config, folder: Path, resume: bool) -> bool:

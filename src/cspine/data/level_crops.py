@@ -118,6 +118,14 @@ def cut_level(
     return np.concatenate([pixels.reshape(len(indices), -1, size, size), mask[:, None]], axis=1)
 
 
+def crop_frame(place: LevelPlace, config: Config) -> tuple[float, float, float, float]:
+    """Left, right, top and bottom of a level's images, as shares of the cached square from its upper left."""
+    half = config.crop.side_mm / 2
+    y, x = place.centre_mm
+    left, right, top, bottom = (0.5 + end / field_mm(config) for end in (x - half, x + half, y - half, y + half))
+    return left, right, top, bottom
+
+
 def field_mm(config: Config) -> float:
     """The side of the cached square. Raises UserError where it is not fixed in mm."""
     if config.preprocess.field_mm is None:

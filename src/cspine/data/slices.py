@@ -45,7 +45,7 @@ def slice_image(volume: np.ndarray, neighbours: np.ndarray, settings: Data) -> n
     The windows of a slice stay together: all of the most cranial slice, then all of the next.
     """
     size_px, side = settings.image_size_px, volume.shape[-1]
-    margin = round(side * (1 - settings.centre_share) / 2)
+    margin = margin_px(side, settings)
     middle = slice(margin, side - margin)
     size_in = side - 2 * margin
     mode = cv2.INTER_AREA if size_in > size_px else cv2.INTER_LINEAR
@@ -54,6 +54,11 @@ def slice_image(volume: np.ndarray, neighbours: np.ndarray, settings: Data) -> n
         # One by one, because OpenCV resizes at most four channels at once.
         slices = [cv2.resize(pixels, (size_px, size_px), interpolation=mode) for pixels in slices]
     return np.stack(slices, axis=-1)
+
+
+def margin_px(side: int, settings: Data) -> int:
+    """How many pixels of a cached square of so many a side are left out on each side."""
+    return round(side * (1 - settings.centre_share) / 2)
 
 
 def slice_batch(volume: np.ndarray, z_mm: np.ndarray, indices: np.ndarray, settings: Data) -> np.ndarray:

@@ -41,8 +41,27 @@ def stack_view(z_mm: np.ndarray, places: Sequence[LevelPlace | None] | None, con
 def stack_window(volume: np.ndarray, z_mm: np.ndarray, middle_mm: float, config: Config) -> np.ndarray:
     """The window about a place along z as it is, uint8 (windows, *window_px), of cached pixels (z, windows, y, x)."""
     pixels, middle = _on_grid(volume, z_mm, middle_mm, config)
-    depth = config.volume.window_px[0]
-    return cut_window(pixels, round(middle - (depth - 1) / 2), config.volume.window_px)
+    return cut_window(pixels, _first_plane(middle, config), config.volume.window_px)
+
+
+def window_z_mm(z_mm: np.ndarray, middle_mm: float, config: Config) -> np.ndarray:
+    """(planes,) where the planes of that window lie, cranial first."""
+    grid = study_grid(z_mm, config)
+    first = _first_plane(float(grid.plane_z_mm[0] - middle_mm) / grid.voxel_mm, config)
+    return grid.plane_z_mm[0] - (first + np.arange(config.volume.window_px[0])) * grid.voxel_mm
+
+
+def window_frame(z_mm: np.ndarray, config: Config) -> tuple[float, float, float, float]:
+    """Left, right, top and bottom of that window, as shares of the cached square from its upper left."""
+    side = study_grid(z_mm, config).side
+    starts = [(side - width) // 2 for width in config.volume.window_px[1:]]
+    top, left = (start / side for start in starts)
+    bottom, right = ((start + width) / side for start, width in zip(starts, config.volume.window_px[1:], strict=True))
+    return left, right, top, bottom
+
+
+def _first_plane(middle: float, config: Config) -> int:
+    return round(middle - (config.volume.window_px[0] - 1) / 2)
 
 
 class StackSamples:

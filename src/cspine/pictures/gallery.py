@@ -1,4 +1,4 @@
-"""The pictures by name: which study they need, what draws them, where they go."""
+"""The pictures by name: which study or run they need, what draws them, where they go."""
 
 from argparse import Namespace
 from pathlib import Path
@@ -22,6 +22,10 @@ def draw(args: Namespace, config: Config) -> Path:
         file = picture_file(config, args.out, "fractures", Path(f"seed{args.seed}"))
         save(draw_fracture_types(args.seed), file)
         return file
+    if args.what == "worst":
+        from cspine.worst import draw_worst
+
+        return draw_worst(args.run, config, args.count)
     if args.what == "levels":
         return _levels(args, config)
     folders = [study_folder(config, study) for study in args.study]

@@ -1,10 +1,13 @@
 """Which levels a vertebra run finds in a study: their extents on the sagittal plane, and the probabilities along z."""
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 import torch
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.patheffects import withStroke
 
 from cspine.anatomy import LEVELS
 from cspine.data.decode import DecodeTask, decode_study
@@ -40,21 +43,31 @@ def draw_levels(title: str, images: StudyImages, presence: np.ndarray, field_mm:
     width = HEIGHT_IN * field_mm / depth_mm / figure.get_figwidth()
     picture = figure.add_axes((0.0, 0.0, width, 0.94))
     curves = figure.add_axes((width + 0.005, 0.0, 0.985 - width, 0.94), sharey=picture)
-    plane = images.volume[:, 0, :, images.volume.shape[-1] // 2]
-    top = float(z_mm[0]) + images.spacing_mm / 2
-    picture.imshow(plane, cmap="gray", vmin=0, vmax=255, extent=(0, field_mm, top - depth_mm, top), aspect="auto")
-    extents = level_extents(largest_runs(presence), z_mm)
-    for number, level in enumerate(LEVELS):
-        low, high = extents.z_bottom_mm[number], extents.z_top_mm[number]
-        if np.isfinite(low):
-            place = field_mm * (0.78 + 0.06 * (number % 2))
-            picture.plot([place, place], [low, high], color=COLOURS[number], linewidth=3, solid_capstyle="butt")
-            picture.text(
-                place + 0.02 * field_mm, (low + high) / 2, level, color=COLOURS[number], fontsize=8, va="center"
-            )
+    draw_sagittal(picture, images, presence, field_mm)
+    for number in range(len(LEVELS)):
         curves.plot(presence[:, number], z_mm, color=COLOURS[number], linewidth=1.2)
     curves.set_xlim(-0.03, 1.03)
     picture.set_title(title, loc="left", fontsize=8, color=INK)
     for axis in (picture, curves):
         blank(axis)
     return figure
+
+
+def draw_sagittal(
+    axis: Axes, images: StudyImages, presence: np.ndarray, field_mm: float, names: Sequence[str] = LEVELS
+) -> None:
+    """The middle sagittal plane, in mm, with a bar over each level's extent by presence (z, 7), and its name."""
+    z_mm = images.z_mm
+    plane = images.volume[:, 0, :, images.volume.shape[-1] // 2]
+    top, bottom = float(z_mm[0]) + images.spacing_mm / 2, float(z_mm[-1]) - images.spacing_mm / 2
+    axis.imshow(plane, cmap="gray", vmin=0, vmax=255, extent=(0, field_mm, bottom, top), aspect="auto")
+    extents = level_extents(largest_runs(presence), z_mm)
+    for number, name in enumerate(names):
+        low, high = extents.z_bottom_mm[number], extents.z_top_mm[number]
+        if np.isfinite(low):
+            place = field_mm * (0.78 + 0.06 * (number % 2))
+            axis.plot([place, place], [low, high], color=COLOURS[number], linewidth=3, solid_capstyle="butt")
+            # Outwards, so that no name lies on the neighbour's bar; a dark edge keeps it legible on bone.
+            shift, side = (0.02, "left") if number % 2 else (-0.02, "right")
+            text = axis.text(place + shift * field_mm, (low + high) / 2, name, color=COLOURS[number], fontsize=8)
+            text.set(va="center", ha=side, path_effects=[withStroke(linewidth=2, foreground="black")])

@@ -110,6 +110,36 @@ class MapsLevels(Protocol):
     ) -> LevelMap: ...
 
 
+@dataclass(frozen=True, eq=False)
+class Look:
+    """What a fracture head sees of one level of a study, for pictures of it."""
+
+    batch: dict[str, np.ndarray]  # of one sample, what the model is called with
+    output: int  # the level's logit among the sample's
+    planes: Callable[[np.ndarray], np.ndarray]  # of an array like batch["image"] the axial (planes, channels, y, x)
+    z_mm: np.ndarray  # (planes,)
+    # Left, right, top and bottom of the planes, as shares of the cached square from its upper left.
+    frame: tuple[float, float, float, float]
+    shown: int | None  # the plane that the head finds most suspicious; None where it judges all of them as one
+
+
+@runtime_checkable
+class LooksAtLevels(Protocol):
+    """A fracture task that can tell what it sees of a level."""
+
+    @staticmethod
+    def look(
+        model: nn.Module,
+        config: Config,
+        images: StudyImages,
+        facts: dict[str, Any],
+        level: int,
+        device: torch.device,
+    ) -> Look | None:
+        """What one fold's model sees of a level, 0 to 6; None for a level that it does not judge."""
+        ...
+
+
 def list_tasks() -> list[str]:
     """The names that a config's `task` may take, without importing torch's models."""
     return [name.replace("_", "/", 1) for name in list_modules(PACKAGE, besides=("base", "head"))]

@@ -18,7 +18,7 @@ from cspine.config import Config
 from cspine.data.boxes import StudyBoxes, place_boxes
 from cspine.data.cache import CachedStudy
 from cspine.data.layout import box_file
-from cspine.data.level_crops import LevelPlace, cut_level, find_levels
+from cspine.data.level_crops import LevelPlace, crop_frame, cut_level, find_levels, image_z_mm
 from cspine.data.level_samples import UNKNOWN, Level, LevelSamples, slices_known
 from cspine.data.slices import channels
 from cspine.engine.forward import mean_probabilities
@@ -26,7 +26,7 @@ from cspine.level_maps import stage1_level_map
 from cspine.models.backbones import require_size
 from cspine.paths import find_dataset
 from cspine.tables import STUDY, read_boxes
-from cspine.tasks.base import StudyImages, starting_model
+from cspine.tasks.base import Look, StudyImages, starting_model
 from cspine.tasks.head import FractureHead, mean_priors, require_model, weighted_entropy
 
 
@@ -86,15 +86,31 @@ class Task(FractureHead):
         device: torch.device,
     ) -> np.ndarray:
         """The study's eight probabilities; a level that stage 1 does not find gets the mean prior of the folds."""
-        if images.level_map is None:
-            raise ValueError(f"{config.name} reads the levels that {config.stage1} maps, and got none")
-        volumes_mm3 = np.mean([fact["volumes_mm3"] for fact in facts], axis=0)
-        judged = whole_levels(find_levels(images.level_map(), config.crop.threshold), volumes_mm3, config)
+        judged = judged_levels(config, images, facts)
         found = iter(())
         if any(judged):
             batches = _batches([place for place in judged if place is not None], images, config)
             found = iter(mean_probabilities(models, batches, device, config.train.precision)[:, 0])
         return study_row(judged, found, mean_priors(facts))
+
+    @staticmethod
+    def look(
+        model: nn.Module,
+        config: Config,
+        images: StudyImages,
+        facts: dict[str, Any],
+        level: int,
+        device: torch.device,
+    ) -> Look | None:
+        """The level's images, of which the one with the greatest logit is shown, if they have any of their own."""
+        place = judged_levels(config, images, [facts])[level]
+        if place is None:
+            return None
+        batch = next(_batches([place], images, config))
+        singles = mean_probabilities([model], [batch], device, config.train.precision)[0, 1:]
+        shown = int(singles.argmax()) if len(singles) else None
+        frame = crop_frame(place, config)
+        return Look(batch, 0, lambda image: image[0, :, :-1], image_z_mm(place, config), frame, shown)
 
     def _judged(self, uid: str) -> list[LevelPlace | None]:
         return whole_levels(self.places[uid], self.volumes_mm3, self.config)
@@ -133,6 +149,14 @@ def whole_levels(
     """The places of the levels that are found to at least `crop.least_share` of their usual volume; else None."""
     least = config.crop.least_share * volumes_mm3
     return [place if place and place.volume_mm3 >= low else None for place, low in zip(places, least, strict=True)]
+
+
+def judged_levels(config: Config, images: StudyImages, facts: Sequence[dict[str, Any]]) -> list[LevelPlace | None]:
+    """The places of the levels of a study that the folds with these facts judge."""
+    if images.level_map is None:
+        raise ValueError(f"{config.name} reads the levels that {config.stage1} maps, and got none")
+    volumes_mm3 = np.mean([fact["volumes_mm3"] for fact in facts], axis=0)
+    return whole_levels(find_levels(images.level_map(), config.crop.threshold), volumes_mm3, config)
 
 
 def study_row(judged: Sequence[LevelPlace | None], found: Iterator[float], priors: dict[str, float]) -> np.ndarray:

@@ -18,12 +18,12 @@ from cspine.aggregate import level_probabilities, overall
 from cspine.anatomy import LEVELS, TARGETS
 from cspine.config import Config
 from cspine.data.datasets import SliceSamples
-from cspine.data.slices import visible_slices
+from cspine.data.slices import MINIMUM_PRESENCE, margin_px, visible_slices
 from cspine.engine.forward import mean_probabilities
 from cspine.errors import UserError
 from cspine.paths import need
 from cspine.tables import STUDY, read_slices
-from cspine.tasks.base import StudyImages, starting_model
+from cspine.tasks.base import Look, StudyImages, starting_model
 from cspine.tasks.head import FractureHead, mean_priors
 
 
@@ -34,7 +34,7 @@ class Task(FractureHead):
 
     def __init__(self, config: Config, fold: int | None) -> None:
         super().__init__(config, fold)
-        self.presence = _read_presence(config)
+        self.presence = read_presence(config)
 
     def training_samples(self) -> SliceSamples:
         return self._samples(self.training, augmented=True)
@@ -94,6 +94,33 @@ class Task(FractureHead):
         fractured = cls.fractured(mean_probabilities(models, batches, device, config.train.precision))
         return _study_row(fractured, presence[kept], images.spacing_mm, priors, config.aggregate.clearest_mm)
 
+    @classmethod
+    def look(
+        cls,
+        model: nn.Module,
+        config: Config,
+        images: StudyImages,
+        facts: dict[str, Any],  # noqa: ARG003
+        level: int,
+        device: torch.device,
+    ) -> Look | None:
+        """The slice that counts most towards the level: the greatest f_ij v_ij."""
+        if images.presence is None:
+            raise ValueError(f"{config.name} reads the levels that {config.stage1} finds, and got none")
+        others, presence = cls.inputs(images.presence), images.presence[:, level]
+        seen = np.flatnonzero(presence > MINIMUM_PRESENCE)
+        if not len(seen):
+            return None
+        batches = images.batches(seen, config, **others)
+        fractured = cls.fractured(mean_probabilities([model], batches, device, config.train.precision))
+        output = level if fractured.ndim == 2 else 0
+        most = seen[(fractured.reshape(len(seen), -1)[:, output] * presence[seen]).argmax()]
+        batch = next(images.batches(np.array([most]), config, **others))
+        side = images.volume.shape[-1]
+        margin = margin_px(side, config.data) / side
+        frame = (margin, 1 - margin, margin, 1 - margin)
+        return Look(batch, output, lambda image: image, images.z_mm[[most]], frame, shown=0)
+
     def _samples(self, studies: list, augmented: bool) -> SliceSamples:
         kept = [np.flatnonzero(visible_slices(self._presence_of(study))) for study in studies]
         presence = [self.presence[study.uid][index] for study, index in zip(studies, kept, strict=True)]
@@ -141,7 +168,7 @@ def _study_row(
     return np.array([overall(levels), *levels])
 
 
-def _read_presence(config: Config) -> dict[str, np.ndarray]:
+def read_presence(config: Config) -> dict[str, np.ndarray]:
     """Stage 1's probabilities (slices, 7) of every study, cranial to caudal."""
     if config.stage1 is None:
         raise UserError(f"{config.name}: the key 'stage1' must name the vertebra run whose slice table to read")

@@ -15,13 +15,13 @@ from torch import nn
 from cspine.anatomy import LEVELS, TARGETS
 from cspine.config import Config
 from cspine.data.cache import CachedStudy
-from cspine.data.level_crops import cut_level, find_levels
+from cspine.data.level_crops import LevelPlace, crop_frame, cut_level, image_z_mm
 from cspine.data.study_samples import StudySamples, all_levels
 from cspine.engine.forward import mean_probabilities
 from cspine.errors import UserError
 from cspine.tasks import fracture_sequence
-from cspine.tasks.base import StudyImages
-from cspine.tasks.fracture_sequence import whole_levels
+from cspine.tasks.base import Look, StudyImages
+from cspine.tasks.fracture_sequence import judged_levels
 from cspine.tasks.head import blended_row, mean_priors, study_loss
 
 
@@ -69,18 +69,32 @@ class Task(fracture_sequence.Task):
         device: torch.device,
     ) -> np.ndarray:
         """The study's eight probabilities; a level that stage 1 does not find gets the mean prior of the folds."""
-        if images.level_map is None:
-            raise ValueError(f"{config.name} reads the levels that {config.stage1} maps, and got none")
-        volumes_mm3 = np.mean([fact["volumes_mm3"] for fact in facts], axis=0)
-        places = whole_levels(find_levels(images.level_map(), config.crop.threshold), volumes_mm3, config)
-        priors = mean_priors(facts)
+        places, priors = judged_levels(config, images, facts), mean_priors(facts)
         found = np.array([place is not None for place in places])
         if not found.any():
             return np.array([priors[target] for target in TARGETS])
-        cut = [None if place is None else cut_level(images.volume, images.z_mm, place, config) for place in places]
-        batch = {"image": all_levels(cut)[None], "found": found[None].astype(np.float32)}
+        batch = _batch(places, images, config)
         told = mean_probabilities(models, [batch], device, config.train.precision)[0]
         return blended_row(told[: len(TARGETS)], found, priors, config)
+
+    @staticmethod
+    def look(
+        model: nn.Module,
+        config: Config,
+        images: StudyImages,
+        facts: dict[str, Any],
+        level: int,
+        device: torch.device,
+    ) -> Look | None:
+        """The level's images among the patient's, of which the one with the greatest logit is shown."""
+        places = judged_levels(config, images, [facts])
+        if (place := places[level]) is None:
+            return None
+        batch = _batch(places, images, config)
+        told = mean_probabilities([model], [batch], device, config.train.precision)[0]
+        shown = int(told[len(TARGETS) :].reshape(len(LEVELS), -1)[level].argmax())
+        frame = crop_frame(place, config)
+        return Look(batch, 1 + level, lambda image: image[0, level, :, :-1], image_z_mm(place, config), frame, shown)
 
     def _study_samples(self, studies: list[CachedStudy], augmented: bool) -> StudySamples:
         levels = self._samples(studies, augmented)
@@ -89,3 +103,10 @@ class Task(fracture_sequence.Task):
         judged = [[place is not None for place in self._judged(study.uid)] for study in studies]
         positions[np.array(judged, bool).reshape(positions.shape)] = np.arange(len(levels))
         return StudySamples(levels, positions, labels)
+
+
+def _batch(places: Sequence[LevelPlace | None], images: StudyImages, config: Config) -> dict[str, np.ndarray]:
+    """One patient, at least one of whose levels has a place."""
+    cut = [None if place is None else cut_level(images.volume, images.z_mm, place, config) for place in places]
+    found = np.array([place is not None for place in places], np.float32)
+    return {"image": all_levels(cut)[None], "found": found[None]}

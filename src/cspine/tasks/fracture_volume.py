@@ -16,13 +16,12 @@ from torch import nn
 from cspine.anatomy import TARGETS
 from cspine.config import Config
 from cspine.data.cache import CachedStudy
-from cspine.data.level_crops import find_levels
 from cspine.data.mixup import refuse_mixup
-from cspine.data.stacks import StackSamples, StackView, stack_view, stack_window
+from cspine.data.stacks import StackSamples, StackView, stack_view, stack_window, window_frame, window_z_mm
 from cspine.engine.forward import mean_probabilities
 from cspine.errors import UserError
-from cspine.tasks.base import StudyImages, starting_model
-from cspine.tasks.fracture_sequence import level_places, usual_volumes_mm3, whole_levels
+from cspine.tasks.base import Look, StudyImages, starting_model
+from cspine.tasks.fracture_sequence import judged_levels, level_places, usual_volumes_mm3, whole_levels
 from cspine.tasks.head import FractureHead, blended_row, mean_priors, require_model, study_loss
 
 
@@ -81,6 +80,24 @@ class Task(FractureHead):
         found = mean_probabilities(models, [{"image": window[None]}], device, config.train.precision)[0]
         return blended_row(found, view.judged, mean_priors(facts), config)
 
+    @staticmethod
+    def look(
+        model: nn.Module,  # noqa: ARG004
+        config: Config,
+        images: StudyImages,
+        facts: dict[str, Any],
+        level: int,
+        device: torch.device,  # noqa: ARG004
+    ) -> Look | None:
+        """The whole window; it tells by itself no plane from another."""
+        view = _view(config, images, [facts])
+        if not view.judged[level]:
+            return None
+        window = stack_window(images.volume, images.z_mm, view.middle_mm, config)
+        z_mm = window_z_mm(images.z_mm, view.middle_mm, config)
+        frame = window_frame(images.z_mm, config)
+        return Look({"image": window[None]}, 1 + level, lambda image: image[0].swapaxes(0, 1), z_mm, frame, None)
+
     def _samples(self, studies: list[CachedStudy], augmented: bool) -> StackSamples:
         views = [self.views[study.uid] for study in studies]
         labels = self.labels.loc[[study.uid for study in studies]].to_numpy()
@@ -90,8 +107,4 @@ class Task(FractureHead):
 def _view(config: Config, images: StudyImages, facts: Sequence[dict[str, Any]]) -> StackView:
     if not config.stage1:
         return stack_view(images.z_mm, None, config)
-    if images.level_map is None:
-        raise ValueError(f"{config.name} reads the levels that {config.stage1} maps, and got none")
-    volumes_mm3 = np.mean([fact["volumes_mm3"] for fact in facts], axis=0)
-    places = whole_levels(find_levels(images.level_map(), config.crop.threshold), volumes_mm3, config)
-    return stack_view(images.z_mm, places, config)
+    return stack_view(images.z_mm, judged_levels(config, images, facts), config)
