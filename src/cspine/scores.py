@@ -15,6 +15,7 @@ from cspine.paths import read_json
 from cspine.runs import OutOfFold, Run
 from cspine.tables import RAW, SEEN, TRUTH, read_slices, require_columns
 from cspine.thresholds import nested_thresholds
+from cspine.voxel_scores import VOXEL_SCORES
 
 # Errors of the levels' extents as a terminal shows them: heading, key, digits.
 LEVEL_COLUMNS = {
@@ -98,7 +99,15 @@ def _known(table: pd.DataFrame) -> pd.DataFrame:
 def read_slice_scores(run: Run) -> dict[str, Any]:
     table = read_slices(run.table)
     require_columns(table, ("source", *TRUTH), str(run.table))
-    return slice_scores(table)
+    voxels = _voxel_scores(run)
+    return slice_scores(table) | ({"voxels": voxels} if voxels else {})
+
+
+def _voxel_scores(run: Run) -> dict[str, float]:
+    """Of a run that maps levels what voxel_scores.py says of them, as the mean over its folds; else empty."""
+    found = [account["score"] for account in run.done().values()]
+    names = [name for name in VOXEL_SCORES if all(name in scores for scores in found)]
+    return {name: float(np.mean([scores[name] for scores in found])) for name in names}
 
 
 def read_thresholds(file: Path) -> np.ndarray:
@@ -147,6 +156,11 @@ def slice_text(name: str, scores: dict[str, Any]) -> str:
     lines.append(text_table(["", "accuracy", "all 7 right", *LEVEL_COLUMNS], rows))
     rows = [[f"F1 {way}".rstrip(), *(number(value) for value in found["f1"].values())] for way, found in ways.items()]
     lines.append(text_table(["", *LEVELS], rows))
+    if voxels := scores.get("voxels"):
+        lines.append(
+            f"  voxels: Dice {voxels['dice']:.4f}; a learned mask keeps {100 * voxels['mask_keeps']:.2f} % of the "
+            f"vertebrae and {100 * voxels['mask_leaves']:.1f} % of all pixels"
+        )
     return "\n".join(lines)
 
 

@@ -20,11 +20,12 @@ from cspine.data.fingerprint import fingerprint_file, read_fingerprint
 from cspine.engine.distributed import World, join_world
 from cspine.engine.loop import fit, predict
 from cspine.errors import UserError
-from cspine.level_maps import map_file, write_level_map
+from cspine.level_maps import map_file, read_level_map, write_level_map
 from cspine.paths import atomic, folds_file, read_json, sha256, write_json
 from cspine.pipeline import Job
 from cspine.tables import read_folds, write_table
 from cspine.tasks.base import MapsLevels, StudyImages, Task, find_task, fold_folder, run_folder
+from cspine.voxel_scores import map_scores
 
 
 def train_jobs(jobs: list[Job], processes: int = 1, resume: bool = False, restart: bool = False) -> None:
@@ -136,9 +137,11 @@ def _predict(task: Task, model: nn.Module, config: Config, folder: Path, world: 
     table = task.predictions(predict(model, samples, config, world))
     if world.is_main:
         write_table(table, folder / _predictions_name(task))
-    if isinstance(task, MapsLevels):
-        _map_levels(task, model, config, folder, world)
-    return task.score(table)
+    if not isinstance(task, MapsLevels):
+        return task.score(table)
+    _map_levels(task, model, config, folder, world)
+    maps = ((study, read_level_map(map_file(folder, study.uid))) for study in task.predicted)
+    return task.score(table) | (map_scores(maps, config.preprocess) if world.is_main else {})
 
 
 def _map_levels(task: MapsLevels, model: nn.Module, config: Config, folder: Path, world: World) -> None:
