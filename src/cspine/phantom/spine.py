@@ -89,8 +89,10 @@ def _tilts(rng: np.random.Generator) -> np.ndarray:
 
 
 def _dens_joint_mm(age: float, rng: np.random.Generator) -> float:
-    """Between the dens and the front arch of C1: under 2 mm in nearly all adults, less in the old (Rojas et al., AJNR 28,
-    2007), in whom arthrosis may close it."""
+    """Between dens and front arch of C1: under 2 mm in 95 % of adults (Rojas et al., AJNR 28, 2007, CT).
+
+    In the old arthrosis may close it.
+    """
     return float(np.clip(rng.normal(1.7 - 0.8 * age, 0.4), 0.2, 2.8))
 
 
