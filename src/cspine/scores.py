@@ -17,6 +17,18 @@ from cspine.tables import RAW, SEEN, TRUTH, read_slices, require_columns
 from cspine.thresholds import nested_thresholds
 from cspine.voxel_scores import VOXEL_SCORES
 
+# Measures of bootstrap.py as a terminal shows them.
+TOLD = {
+    "column": "column",
+    "row": "row",
+    "global": "global",
+    "patient_auc": "patients AUC",
+    "patient_accuracy": "accuracy",
+    "patient_f1": "F1",
+    "vertebra_auc": "vertebrae mean AUC",
+    "vertebra_accuracy": "accuracy",
+    "vertebra_f1": "F1",
+}
 # Errors of the levels' extents as a terminal shows them: heading, key, digits.
 LEVEL_COLUMNS = {
     "top mm": ("top_mm", 1),
@@ -140,8 +152,24 @@ def study_text(name: str, scores: dict[str, Any]) -> str:
             text_table(["", "AUC", "F1", "accuracy", "threshold", "positives"], rows),
             f"  vertebrae: accuracy {vertebra['accuracy']:.4f}, F1 {vertebra['f1']:.4f}; "
             f"patients: accuracy {patient['accuracy']:.4f}, F1 {patient['f1']:.4f}",
+            *_interval_lines(scores),
         ]
     )
+
+
+def _interval_lines(scores: dict[str, Any]) -> list[str]:
+    """The 95 % intervals, and how far the run is behind the best one, where the scores hold them."""
+    lines = []
+    if ends := scores.get("intervals"):
+        told = [f"{title} {number(ends[name][0])} to {number(ends[name][1])}" for name, title in TOLD.items()]
+        lines += [f"  95 % intervals: {', '.join(told[:3])};", f"    {', '.join(told[3:6])}; {', '.join(told[6:])}"]
+    if behind := scores.get("behind"):
+        value, low, high = behind["column"]
+        surely = "" if low > 0 else ", which may be chance"
+        lines.append(
+            f"  column loss {number(value)} ({number(low)} to {number(high)}) above that of {behind['run']}{surely}"
+        )
+    return lines
 
 
 def slice_text(name: str, scores: dict[str, Any]) -> str:

@@ -178,7 +178,7 @@ def axis(size: Size, pitch_mm: float, rng: np.random.Generator) -> list[np.ndarr
     """C2: a body with the dens, sloping shoulders for C1, strong laminae and a large bifid spinous process."""
     x, y = size.pillar
     half = size.height / 2
-    tip = half + 17.0 + rng.uniform(-1.5, 1.5)
+    tip = half + 15.0 + rng.uniform(-1.5, 1.5)
     middle = [
         vertebral_body((0, 0, -1), half, (size.bottom_width / 2, size.half_depth), (8.5, 6.8), waist=0.08),
         beam((0, 0.2, half - 5), (0, 0.2, half + 5.0), (6.2, 6.0), (4.9, 5.0), blend=3),
