@@ -55,6 +55,17 @@ def loss_weights(labels: np.ndarray) -> np.ndarray:
     return np.where(labels == 1, POSITIVE_WEIGHTS, NEGATIVE_WEIGHTS)
 
 
+def column_weights(labels: np.ndarray, counted: np.ndarray) -> np.ndarray:
+    """Weights (n, 8) with which the cross entropy, summed over targets, is in the mean over studies the `column` loss.
+
+    So it is in the mean over batches of them, however small. `counted`, bool (n, 8), leaves labels out.
+    """
+    weights = loss_weights(labels) * counted
+    mean = weights.sum(axis=0) / max(1, len(weights))
+    shares = np.array(COLUMN_WEIGHTS) / sum(COLUMN_WEIGHTS)
+    return shares * weights / np.where(mean > 0, mean, 1.0)
+
+
 def auc(labels: np.ndarray, scores: np.ndarray) -> float | None:
     """The area under the ROC curve; None where only one class is present."""
     return float(roc_auc_score(labels, scores)) if len(np.unique(labels)) > 1 else None

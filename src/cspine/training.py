@@ -24,7 +24,7 @@ from cspine.level_maps import map_file, read_level_map, write_level_map
 from cspine.paths import atomic, folds_file, read_json, sha256, write_json
 from cspine.pipeline import Job
 from cspine.tables import read_folds, write_table
-from cspine.tasks.base import MapsLevels, StudyImages, Task, find_task, fold_folder, run_folder
+from cspine.tasks.base import Completes, MapsLevels, StudyImages, Task, find_task, fold_folder, run_folder
 from cspine.voxel_scores import map_scores
 
 
@@ -44,10 +44,10 @@ def train_jobs(jobs: list[Job], processes: int = 1, resume: bool = False, restar
 
 
 def side_by_side(jobs: list[Job]) -> list[list[Job]]:
-    """The jobs in order, in groups none of which reads a run that it trains itself."""
+    """The jobs in order, in groups none of which needs a run that it trains itself."""
     groups: list[list[Job]] = [[]]
     for job in jobs:
-        if not {other.config.name for other in groups[-1]}.isdisjoint(job.config.reads):
+        if not {other.config.name for other in groups[-1]}.isdisjoint(job.config.follows):
             groups.append([])
         groups[-1].append(job)
     return groups
@@ -121,6 +121,8 @@ def _train(config: Config, fold: int | None, folder: Path, world: World, resume:
     world.barrier()
     task = find_task(config.task)(config, fold)
     model = fit(task, config, folder, world, resume)
+    if isinstance(task, Completes):
+        task.complete(model, world)
     nothing_left = fold is None and not len(task.prediction_samples())
     score = {} if nothing_left else _predict(task, model, config, folder, world)
     if world.is_main:
