@@ -6,12 +6,14 @@ import pytest
 import timm
 import torch
 from safetensors.torch import save_file
+from timm.layers import DropPath
 from torch import nn
 
 from cspine.config import Model
 from cspine.errors import UserError
 from cspine.models import torchvision_encoders
 from cspine.models.backbones import REPORT, create_backbone, feature_count, require_size, usable_size
+from cspine.models.registry import create_model
 
 # Of what timm lacks.
 FEATURES = {
@@ -110,6 +112,46 @@ def test_an_image_too_small_is_refused_with_the_sizes_that_do() -> None:
         require_size(backbone, "alexnet", 1, 48)
     assert backbone.training
     assert all(torch.equal(value, backbone.state_dict()[key]) for key, value in before.items())
+
+
+@pytest.mark.parametrize(
+    "name", ["test_resnet", "convnext_atto", "mobilenetv3_small_050", "swin_tiny_patch4_window7_224"]
+)
+def test_paths_are_dropped_in_training_only(name: str) -> None:
+    torch.manual_seed(0)
+    backbone = create_backbone(Model(backbone=name, drop_path=0.9), 1)
+    images = torch.randn(2, 1, 64, 64)
+    for part in backbone.modules():
+        if isinstance(part, nn.Dropout | nn.modules.batchnorm._BatchNorm):
+            part.eval()
+    with torch.no_grad():
+        for parameter in backbone.parameters():
+            if parameter.ndim == 1:
+                parameter.fill_(1.0)  # else a path may begin as nothing
+    assert not torch.equal(backbone(images), backbone(images))
+    backbone.eval()
+    assert torch.equal(backbone(images), backbone(images))
+
+
+def test_weights_from_a_file_drop_paths_too(tmp_path: Path) -> None:
+    file = tmp_path / "weights.safetensors"
+    save_file(create_backbone(Model(backbone="test_resnet"), 3).state_dict(), file)
+    made = create_backbone(Model(backbone="test_resnet", pretrained=str(file), drop_path=0.3), 3)
+    assert max(part.drop_prob for part in made.modules() if isinstance(part, DropPath)) == pytest.approx(0.3)
+
+
+@pytest.mark.parametrize("name", ["vgg11_bn", "alexnet", "lcnet_050", "densenet121"])
+def test_a_backbone_without_paths_to_drop_is_refused(name: str) -> None:
+    with pytest.raises(UserError, match=rf"model\.drop_path=0\.2: {name} has no paths to drop"):
+        create_backbone(Model(backbone=name, drop_path=0.2), 1)
+    for model in ("plain_unet", "volume_classifier"):
+        with pytest.raises(UserError, match="a plain encoder has no paths"):
+            create_model(Model(name=model, drop_path=0.2), 1, 7)
+
+
+def test_an_inflated_encoder_drops_paths() -> None:
+    made = create_model(Model(name="inflated_unet", backbone="test_resnet", drop_path=0.3), 1, 7)
+    assert any(isinstance(part, DropPath) for part in made.modules())
 
 
 def test_mnasnet_learns_its_statistics_within_a_short_training() -> None:

@@ -10,11 +10,12 @@ import torch
 import torch.multiprocessing as mp
 from torch import nn
 
-from cspine.config import Config, Train
+from cspine.config import Config, Model, Train
 from cspine.engine.distributed import World, choose_device, join_world
 from cspine.engine.loader import EpochSampler
 from cspine.engine.loop import fit, predict
 from cspine.errors import UserError
+from cspine.models.backbones import create_backbone, feature_count
 
 ALONE = World(0, 1, torch.device("cpu"))
 
@@ -92,12 +93,33 @@ def test_workers_do_not_change_the_result(tmp_path: Path, workers: int) -> None:
     assert torch.equal(weights(model), train(tmp_path / "a"))
 
 
-@pytest.mark.parametrize("fail_at", [1, 4, 8, 9, 10, 17, 24])
-def test_interrupted_and_resumed_equals_uninterrupted(tmp_path: Path, fail_at: int) -> None:
-    whole = train(tmp_path / "whole")
+class Encoded(Toy):
+    """As a model of ours, with an encoder of timm that drops paths."""
+
+    def model(self) -> nn.Module:
+        encoder = create_backbone(Model(backbone="test_resnet", drop_path=0.5), 1)
+        return nn.Sequential(encoder, nn.Dropout(0.3), nn.Linear(feature_count(encoder), 1))
+
+
+OPTIONS: dict[str, tuple[type[Toy], dict[str, object]]] = {
+    "ema": (Toy, {}),
+    "cosine": (Toy, {"schedule": "cosine", "warmup": 0.3}),
+    "mean": (Toy, {"average_last": 2, "ema_decay": 0.0}),
+    "layers": (Encoded, {"layer_decay": 0.5}),
+}
+
+
+@pytest.mark.parametrize(
+    ("option", "fail_at"),
+    [*(("ema", fail_at) for fail_at in (1, 4, 8, 9, 10, 17, 24)),
+     ("cosine", 12), ("mean", 12), ("mean", 20), ("layers", 12)],
+)  # fmt: skip
+def test_interrupted_and_resumed_equals_uninterrupted(tmp_path: Path, option: str, fail_at: int) -> None:
+    task, changes = OPTIONS[option]
+    whole = train(tmp_path / "whole", task(), **changes)
     with pytest.raises(KeyboardInterrupt):
-        train(tmp_path / "cut", Toy(fail_at))
-    resumed = train(tmp_path / "cut", resume=True)
+        train(tmp_path / "cut", task(fail_at), **changes)
+    resumed = train(tmp_path / "cut", task(), resume=True, **changes)
     assert torch.equal(resumed, whole)
     ours, theirs = ((tmp_path / name / "metrics.csv").read_text().splitlines() for name in ("cut", "whole"))
     assert [row.split(",")[:3] for row in ours] == [row.split(",")[:3] for row in theirs]

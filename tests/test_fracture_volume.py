@@ -188,12 +188,14 @@ def test_training_windows_lie_where_the_plain_one_does_and_follow_from_their_see
         ("crops", {"model": Model(name="sequence_classifier")}, "needs model.name=level_volume_classifier"),
         ("crops", {"crop": Crop(boxes=0.5)}, r"set crop\.boxes=0"),
         ("crops", {"stage1": None}, "the key 'stage1'"),
+        ("stack", {"augment": Augment(mixup=0.2)}, r"set augment\.mixup=0"),
+        ("crops", {"augment": Augment(mixup=0.2)}, r"not transformed by augment\.mixup"),
     ],
 )
 def test_what_it_cannot_do_is_refused(levels: Levels, task: str, changes: dict, told: str) -> None:
     config = {"stack": stack_config, "crops": level_config}[task](levels)
     with pytest.raises(UserError, match=told):
-        find_task(config.task)(replace(config, **changes), 0)
+        find_task(config.task)(replace(config, **changes), 0).training_samples()
 
 
 @pytest.mark.parametrize("task", ["stack", "crops"])

@@ -12,7 +12,7 @@ from test_volumes import STILL
 from tiny_pipeline import ALONE, Prepared
 
 from cspine.anatomy import LEVELS
-from cspine.config import Config, Volume, VolumeAugment, load
+from cspine.config import Augment, Config, Volume, VolumeAugment, load
 from cspine.data.cache import open_study
 from cspine.data.prepare import prepare_and_report
 from cspine.errors import UserError
@@ -107,6 +107,12 @@ def test_the_voxels_lie_where_the_mask_does(trained: tuple[Prepared, Config]) ->
         overlap = (probabilities[level][truth] > 0.5).mean()
         assert overlap > 0.5, f"C{level + 1}"
         assert (probabilities[level] > 0.5).sum() < 3 * truth.sum()
+
+
+def test_mixup_is_refused(trained: tuple[Prepared, Config]) -> None:
+    _, config = trained
+    with pytest.raises(UserError, match=r"set augment\.mixup=0"):
+        find_task(config.task)(replace(config, augment=Augment(mixup=0.2)), 0)
 
 
 def test_a_second_channel_of_neighbours_is_refused(trained: tuple[Prepared, Config]) -> None:

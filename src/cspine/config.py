@@ -209,6 +209,12 @@ class Model:
     # as 'run:fracture-soft'. Of a run the encoder of the same fold, which has not seen what this fold holds out either.
     pretrained: str | None = None
     dropout: float = setting(0.1, low=0, high=1)
+    # Of a timm encoder: the probability that its last block is passed over in a training step, of earlier ones less
+    # (stochastic depth, Huang et al. 2016).
+    drop_path: float = setting(0.0, low=0, high=0.9)
+    # Of slice and volume classifiers: the mean of what they say of an image and of its mirror image. The sequence
+    # ones have model.sequence.flip_at_test.
+    flip_at_test: bool = False
     # Of the 3-D classifiers: `plain`, from scratch and `width` wide, or `backbone` inflated, a residual one if that is.
     encoder: str = setting("plain", choices=("plain", "inflated"))
     width: int = setting(16, low=4)  # channels of the finest stage of a 3-D network, doubled at each coarser one
@@ -247,9 +253,16 @@ class Train:
     batch_size: int = setting(32, low=1)  # samples that one optimiser step sees per process, before accumulation
     accumulate: int = setting(1, low=1)
     max_rate: float = setting(1e-3, low=0)
+    # one_cycle: up and down again (Smith & Topin 2018); cosine: up within `warmup`, a share of all steps, then down.
+    schedule: str = setting("one_cycle", choices=("one_cycle", "cosine"))
+    warmup: float = setting(0.1, low=0, high=0.9)
+    # Each layer of the encoder learns at so much of the next one's rate, the last and the head at max_rate; 1: all do.
+    layer_decay: float = setting(1.0, low=0.1, high=1)
     weight_decay: float = setting(0.0, low=0)
     positive_weight: float = setting(2.0, low=0)  # of a fractured sample in the loss; the metric's own weight is 2
     ema_decay: float = setting(0.0, low=0, high=1)  # 0 switches the averaged weights off
+    # The mean of the weights at the ends of the last so many epochs (Izmailov et al. 2018); 1 takes the last alone.
+    average_last: int = setting(1, low=1)
     clip_norm: float | None = setting(5.0, low=0)
     precision: str = setting("float32", choices=("float32", "float16", "bfloat16"))
     device: str = setting("auto", choices=("auto", "cpu", "cuda"))

@@ -5,6 +5,15 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
+from cspine.config import Augment
+from cspine.errors import UserError
+
+
+def refuse_mixup(augment: Augment, name: str) -> None:
+    """Raises UserError where the config of a 3-D model, which is trained on windows as they are, asks for mixup."""
+    if augment.mixup:
+        raise UserError(f"{name}: windows of a volume are not mixed; set augment.mixup=0")
+
 
 @dataclass(frozen=True)
 class Partner:

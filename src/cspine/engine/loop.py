@@ -12,6 +12,7 @@ from torch.utils.data import DataLoader
 from tqdm import tqdm
 
 from cspine.config import Config, config_hash
+from cspine.engine.averaging import refresh_statistics
 from cspine.engine.determinism import set_determinism
 from cspine.engine.distributed import World
 from cspine.engine.forward import model_inputs
@@ -69,7 +70,16 @@ class _Trainer:
             resumed = False
             self._save()
             self.journal.epoch(self.state.history)
+        if self.state.mean is not None:
+            self._finish_mean(self.state.mean.module)
         self.journal.close()
+
+    def _finish_mean(self, model: nn.Module) -> None:
+        # The samples of an epoch that nobody trained on any more: a resumed training comes to the same statistics.
+        precision = self.config.train.precision
+        self.journal.line(f"statistics of the mean of the last {self.config.train.average_last} epochs' weights")
+        with torch.autocast(self.world.device.type, getattr(torch, precision), enabled=precision != "float32"):
+            refresh_statistics(model, self._stream(), self.world)
 
     def _count_batches(self) -> int:
         count = -(-len(self._sampler(epoch=0)) // self.config.train.batch_size)

@@ -9,6 +9,7 @@ from typing import Any
 
 import timm
 import torch
+from timm.layers import DropPath
 from timm.models import adapt_input_conv
 from torch import nn
 
@@ -51,15 +52,15 @@ def create_backbone(settings: Model, channels: int) -> nn.Module:
 
     Pre-trained first convolutions are adapted to `channels` by timm's rule: summed for one channel, else repeated and
     scaled, so that a grey image in all channels excites them alike (exactly for 1, 3, 6, 9, ...). Raises UserError for
-    an unknown name, a missing or unfitting weight file, `imagenet` without a network, and `checkpointing` of a
-    backbone that has none.
+    an unknown name, a missing or unfitting weight file, `imagenet` without a network, and `checkpointing` or
+    `drop_path` of a backbone that has none.
     """
     if settings.pretrained == "imagenet":
-        made = _from_hub(settings.backbone, channels)
+        made = _from_hub(settings, channels)
     elif settings.pretrained is not None:
-        made = _from_file(settings.backbone, channels, Path(settings.pretrained))
+        made = _from_file(settings, channels, Path(settings.pretrained))
     else:
-        made = _untrained(settings.backbone, channels)
+        made = _untrained(settings, channels)
     if settings.checkpointing:
         _checkpoint(made, settings.backbone)
     return made
@@ -120,23 +121,50 @@ def _takes(backbone: nn.Module, channels: int, size_px: int) -> bool:
     return True
 
 
-def _untrained(name: str, channels: int) -> nn.Module:
+def _untrained(settings: Model, channels: int) -> nn.Module:
+    name = settings.backbone
     if timm.is_model(name):
-        return timm.create_model(name, pretrained=False, **_timm_options(name, channels))
+        return _timm_encoder(settings, channels, pretrained=False)
     if torchvision_encoders.is_model(name):
+        if settings.drop_path:
+            raise _no_paths(settings)
         return torchvision_encoders.create_encoder(name, channels)
     known = [*timm.list_models(), *torchvision_encoders.list_models()]
     raise UserError(f"model.backbone={name}: neither timm nor torchvision has such a model; {nearest(name, known)}")
 
 
-def _timm_options(name: str, channels: int) -> dict[str, Any]:
+def _timm_encoder(settings: Model, channels: int, **options: Any) -> nn.Module:
+    name = settings.backbone
     family = timm.models.model_entrypoint(name).__module__.rpartition(".")[2]
-    return {"in_chans": channels, "num_classes": 0, **ANY_SIZE.get(family, {})}
+    options |= {"in_chans": channels, "num_classes": 0, **ANY_SIZE.get(family, {})}
+    if not settings.drop_path:
+        return timm.create_model(name, **options)
+    try:
+        made = timm.create_model(name, **options, drop_path_rate=settings.drop_path)
+    except TypeError as error:
+        raise _no_paths(settings) from error
+    if not any(_drops(part) for part in made.modules()):
+        raise _no_paths(settings)
+    return made
 
 
-def _from_hub(name: str, channels: int) -> nn.Module:
+def _drops(block: nn.Module) -> bool:
+    """Whether a block drops its path: some families take the rate and have no shortcut to go instead."""
+    has_shortcut = getattr(block, "has_skip", True)
+    return has_shortcut and any(isinstance(part, DropPath) and part.drop_prob for part in block.children())
+
+
+def _no_paths(settings: Model) -> UserError:
+    return UserError(
+        f"model.drop_path={settings.drop_path}: {settings.backbone} has no paths to drop; set it to 0, or take a timm "
+        "backbone such as resnet18 or convnext_nano"
+    )
+
+
+def _from_hub(settings: Model, channels: int) -> nn.Module:
+    name = settings.backbone
     if not timm.is_model(name):
-        _untrained(name, channels)  # an unknown name is the greater mistake
+        _untrained(settings, channels)  # an unknown name is the greater mistake
         raise UserError(f"model.pretrained=imagenet: only timm's weights can be fetched; use null or a file for {name}")
     if not timm.is_model_pretrained(name):
         raise UserError(f"model.pretrained=imagenet: timm has no weights for {name}; use null or a file")
@@ -144,7 +172,7 @@ def _from_hub(name: str, channels: int) -> nn.Module:
         # Without this look, an unreachable hub is retried for minutes.
         if not os.environ.get("HF_HUB_OFFLINE"):
             socket.create_connection(HUB, timeout=5).close()
-        return timm.create_model(name, pretrained=True, **_timm_options(name, channels))
+        return _timm_encoder(settings, channels, pretrained=True)
     except (OSError, RuntimeError) as error:
         raise UserError(
             f"model.pretrained=imagenet: the weights of {name} cannot be fetched ({type(error).__name__}: "
@@ -153,8 +181,8 @@ def _from_hub(name: str, channels: int) -> nn.Module:
         ) from error
 
 
-def _from_file(name: str, channels: int, file: Path) -> nn.Module:
-    model = _untrained(name, channels)
+def _from_file(settings: Model, channels: int, file: Path) -> nn.Module:
+    name, model = settings.backbone, _untrained(settings, channels)
     stem = torchvision_encoders.first_convolution(model)
     state = read_encoder(file, stem, model.get_submodule(stem))
     expected = model.state_dict()
@@ -166,8 +194,7 @@ def _from_file(name: str, channels: int, file: Path) -> nn.Module:
         fits = weight is not None and weight.shape[1] == channels  # so does a run of ours, whatever its channels
         if timm.is_model(name) and not (fits and channels != 3):
             overlay = {"state_dict": state}
-            options = _timm_options(name, channels)
-            return timm.create_model(name, pretrained=True, pretrained_cfg_overlay=overlay, **options)
+            return _timm_encoder(settings, channels, pretrained=True, pretrained_cfg_overlay=overlay)
         if weight is not None and not fits:
             state[f"{stem}.weight"] = adapt_input_conv(channels, weight)
         model.load_state_dict({key: value for key, value in state.items() if key in expected})

@@ -9,6 +9,7 @@ from cspine.config import Model
 from cspine.errors import UserError
 from cspine.models.backbones import create_backbone
 from cspine.models.inflate import inflate
+from cspine.models.mirror import refuse_mirror
 from cspine.models.unet3d import UNet3d
 
 PROBE_PX = 64
@@ -27,6 +28,7 @@ class InflatedEncoder(nn.Module):
 
 def build(settings: Model, channels: int, outputs: int) -> UNet3d:
     """The model for windows of so many channels. Raises UserError for a backbone that cannot be inflated."""
+    refuse_mirror(settings, "")
     encoder, widths = inflated_encoder(settings, channels)
     return UNet3d(encoder, widths, outputs, settings.width, settings.dropout)
 

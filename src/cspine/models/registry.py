@@ -13,7 +13,7 @@ PACKAGE = "cspine.models"
 
 
 def list_models() -> list[str]:
-    besides = ("registry", "backbones", "torchvision_encoders", "weights", "inflate", "unet3d")
+    besides = ("registry", "backbones", "torchvision_encoders", "weights", "inflate", "unet3d", "mirror")
     return list_modules(PACKAGE, besides)
 
 

@@ -9,6 +9,7 @@ from torch import nn
 
 from cspine.config import Model, Sequence
 from cspine.models.backbones import create_backbone, feature_count
+from cspine.models.mirror import mean_with_mirror, refuse_mirror
 
 # Keeps the logit of a mean probability finite in float32.
 SUREST = 1e-6
@@ -27,10 +28,7 @@ class SequenceClassifier(nn.Module):
         self.attention = nn.Linear(width, 1) if settings.pooling == "attention" else None
 
     def forward(self, images: torch.Tensor) -> torch.Tensor:
-        logits = self._logits(images)
-        if self.settings.flip_at_test and not self.training:
-            return (logits + self._logits(images.flip(-1))) / 2
-        return logits
+        return mean_with_mirror(self._logits, images, self.settings.flip_at_test and not self.training)
 
     def features(self, images: torch.Tensor) -> torch.Tensor:
         """Features of each image that know of the others of its level, (n, images, width)."""
@@ -68,5 +66,6 @@ def build(settings: Model, channels: int, outputs: int) -> SequenceClassifier:
     """The model for images of `channels` and, besides, the level's mask; it has one output a level."""
     if outputs != 1:
         raise ValueError(f"sequence_classifier judges one thing a level, not {outputs}")
+    refuse_mirror(settings, " and model.sequence.flip_at_test=true")
     backbone = create_backbone(settings, channels + 1)
     return SequenceClassifier(backbone, feature_count(backbone), settings.dropout, settings.sequence)

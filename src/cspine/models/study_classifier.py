@@ -3,12 +3,15 @@
 The second form of the competition's first place. A level that is not found goes through no encoder and says nothing.
 """
 
+from functools import partial
+
 import torch
 from torch import nn
 
 from cspine.anatomy import LEVELS, TARGETS
 from cspine.config import Model, Sequence
 from cspine.models.backbones import create_backbone, feature_count
+from cspine.models.mirror import mean_with_mirror, refuse_mirror
 from cspine.models.sequence_classifier import SequenceClassifier
 
 
@@ -24,11 +27,8 @@ class StudyClassifier(SequenceClassifier):
         self.level_weight = nn.Linear(self.head.in_features, 1) if settings.overall == "attention" else None
 
     def forward(self, images: torch.Tensor, found: torch.Tensor) -> torch.Tensor:  # type: ignore[override]
-        is_found = found > 0
-        logits = self._study_logits(images, is_found)
-        if self.settings.flip_at_test and not self.training:
-            return (logits + self._study_logits(images.flip(-1), is_found)) / 2
-        return logits
+        judge = partial(self._study_logits, found=found > 0)
+        return mean_with_mirror(judge, images, self.settings.flip_at_test and not self.training)
 
     def _study_logits(self, images: torch.Tensor, found: torch.Tensor) -> torch.Tensor:
         features = self.features(images[found])
@@ -57,5 +57,6 @@ def build(settings: Model, channels: int, outputs: int) -> StudyClassifier:
     """The model for images of `channels` and, besides, the level's mask."""
     if outputs != len(TARGETS):
         raise ValueError(f"study_classifier judges the patient and {len(LEVELS)} levels, not {outputs} things")
+    refuse_mirror(settings, " and model.sequence.flip_at_test=true")
     backbone = create_backbone(settings, channels + 1)
     return StudyClassifier(backbone, feature_count(backbone), settings.dropout, settings.sequence)

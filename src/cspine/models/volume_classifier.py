@@ -7,6 +7,7 @@ from torch.nn.functional import interpolate
 from cspine.config import Model
 from cspine.errors import UserError
 from cspine.models.inflated_unet import inflated_encoder
+from cspine.models.mirror import mean_with_mirror
 from cspine.models.plain_unet import plain_encoder
 
 
@@ -17,15 +18,18 @@ class VolumeClassifier(nn.Module):
     weights that are learned for that output: a fracture is small beside the volume, and each level has its own place.
     """
 
-    def __init__(self, encoder: nn.Module, features: int, outputs: int, dropout: float) -> None:
+    def __init__(self, encoder: nn.Module, features: int, outputs: int, settings: Model) -> None:
         """`encoder` maps float volumes to the features of its stages; the last two have `features` channels in all."""
         super().__init__()
-        self.encoder = encoder
-        self.dropout = nn.Dropout3d(dropout)
+        self.encoder, self.flip_at_test = encoder, settings.flip_at_test
+        self.dropout = nn.Dropout3d(settings.dropout)
         self.judge = nn.Conv3d(features, outputs, 1)
         self.attention = nn.Conv3d(features, outputs, 1)
 
     def forward(self, images: torch.Tensor) -> torch.Tensor:
+        return mean_with_mirror(self._logits, images, self.flip_at_test and not self.training)
+
+    def _logits(self, images: torch.Tensor) -> torch.Tensor:
         finer, coarser = self.encoder(images.float().mul(2 / 255).sub(1))[-2:]
         around = interpolate(coarser, finer.shape[2:], mode="trilinear")
         features = self.dropout(torch.cat([finer, around], dim=1))
@@ -40,11 +44,11 @@ def build(settings: Model, channels: int, outputs: int) -> VolumeClassifier:
     """
     if settings.encoder == "inflated":
         encoder, widths = inflated_encoder(settings, channels)
-        return VolumeClassifier(encoder, sum(widths[-2:]), outputs, settings.dropout)
+        return VolumeClassifier(encoder, sum(widths[-2:]), outputs, settings)
     if settings.pretrained is not None:
         raise UserError(
             f"model.pretrained={settings.pretrained}: a plain encoder starts from scratch; set model.pretrained=null "
             "or model.encoder=inflated"
         )
     plain, widths = plain_encoder(settings, channels)
-    return VolumeClassifier(plain, sum(widths[-2:]), outputs, settings.dropout)
+    return VolumeClassifier(plain, sum(widths[-2:]), outputs, settings)

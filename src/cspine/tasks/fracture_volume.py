@@ -17,6 +17,7 @@ from cspine.anatomy import TARGETS
 from cspine.config import Config
 from cspine.data.cache import CachedStudy
 from cspine.data.level_crops import find_levels
+from cspine.data.mixup import refuse_mixup
 from cspine.data.stacks import StackSamples, StackView, stack_view, stack_window
 from cspine.engine.forward import mean_probabilities
 from cspine.errors import UserError
@@ -34,6 +35,7 @@ class Task(FractureHead):
         require_model(config, "volume_classifier")
         if config.data.neighbours:
             raise UserError(f"{config.name}: a volume has no neighbouring slices as channels; set data.neighbours=0")
+        refuse_mixup(config.augment, config.name)
         super().__init__(config, fold)
         studies = (*self.training, *self.predicted)
         places = {study.uid: level_places(config, study) for study in studies} if config.stage1 else {}

@@ -17,6 +17,7 @@ from cspine.anatomy import LEVELS
 from cspine.config import Config
 from cspine.data.augment3d import put_window
 from cspine.data.grid import Grid, study_grid
+from cspine.data.mixup import refuse_mixup
 from cspine.data.volumes import VolumeSamples, WindowSamples, join_windows, study_windows
 from cspine.engine.forward import model_probabilities
 from cspine.errors import UserError
@@ -37,6 +38,7 @@ class Task(vertebra_image.Task):
     def __init__(self, config: Config, fold: int | None) -> None:
         if config.data.neighbours:
             raise UserError(f"{config.name}: a volume has no neighbouring slices as channels; set data.neighbours=0")
+        refuse_mixup(config.augment, config.name)
         super().__init__(config, fold)
 
     def training_samples(self) -> VolumeSamples:  # type: ignore[override]
