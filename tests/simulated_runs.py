@@ -97,7 +97,7 @@ class SimulatedRuns:
         folder = self.oof / name / f"fold{fold}"
         folder.mkdir(parents=True, exist_ok=True)
         (folder / "config.json").write_text(json.dumps({"task": task, "folds": {"count": self.fold_count}}))
-        (folder / "done.json").write_text(json.dumps({"config_hash": config_hash}))
+        (folder / "done.json").write_text(json.dumps({"config_hash": config_hash, "score": {}}))
         (folder / "data.json").write_text(json.dumps({"hash": data}))
         return folder
 

@@ -33,8 +33,22 @@ def test_json_of_runs_is_one_object_and_nothing_else(evaluate: Command, runs: Si
     assert done.returncode == 0, done.stderr
     scores = json.loads(done.stdout)
     assert list(scores) == ["good", "vertebrae"]
-    assert set(scores["good"]) == {"loss", "targets", "vertebra_level", "patient_level", "studies"}
+    assert set(scores["good"]) == {"loss", "targets", "vertebra_level", "patient_level", "studies", "intervals"}
     assert set(scores["vertebrae"]) == {"accuracy", "exact_match", "f1", "levels", "slices", "studies"}
+
+
+def test_of_two_runs_the_worse_is_held_against_the_better_patient_by_patient(runs: SimulatedRuns) -> None:
+    runs.add_fracture("twin", strength=1.0, seed=1)
+    runs.add_fracture("poor", strength=0.1, seed=2)
+    scores, _ = evaluate_runs(["good", "poor", "twin"], runs.config)
+    best, *others = sorted(scores, key=lambda name: scores[name]["loss"]["column"])
+    assert "behind" not in scores[best]
+    for name in others:
+        assert scores[name]["behind"]["run"] == best
+        value, low, high = scores[name]["behind"]["column"]
+        assert low < value < high
+        assert value == pytest.approx(scores[name]["loss"]["column"] - scores[best]["loss"]["column"])
+    assert f"above that of {best}" in evaluation_text(scores, {})
 
 
 def test_the_tables_name_what_was_left_out(runs: SimulatedRuns) -> None:
@@ -48,6 +62,9 @@ def test_the_ensemble_is_scored_like_a_run(runs: SimulatedRuns) -> None:
     predictions = runs.add_fracture("good")
     write_table(runs.table(predictions), runs.oof / ENSEMBLE / "oof.csv")
     scores, _ = evaluate_runs([], runs.config)
+    # Whichever of the two the best is, the other is not behind it.
+    behind = [found.pop("behind") for found in scores.values() if "behind" in found]
+    assert [row["column"] for row in behind] == [[0, 0, 0]]
     assert scores[ENSEMBLE] == scores["good"]
     assert list(evaluate_runs([ENSEMBLE], runs.config)[0]) == [ENSEMBLE]
 
@@ -62,10 +79,14 @@ def test_both_layouts_of_a_file_give_the_object_of_the_contract(
     write_table(table.assign(note="x"), tmp_path / "wide.csv")
     write_table(submission_rows(asked, table, dict.fromkeys(TARGETS, 0.5)), tmp_path / "long.csv")
     expected = study_scores(runs.labels, predictions)
-    assert evaluate_file(runs.train_csv, tmp_path / "long.csv") == expected
+    found = evaluate_file(runs.train_csv, tmp_path / "long.csv")
+    intervals = found.pop("intervals")
+    low, high = intervals["column"]
+    assert found == expected
+    assert low < expected["loss"]["column"] < high
     done = evaluate("--labels", runs.train_csv, "--predictions", tmp_path / "wide.csv", "--json")
     assert done.returncode == 0, done.stderr
-    assert json.loads(done.stdout) == expected
+    assert json.loads(done.stdout) == expected | {"intervals": intervals}
 
 
 def test_thresholds_of_a_file_come_from_a_file(evaluate: Command, runs: SimulatedRuns, tmp_path: Path) -> None:

@@ -42,11 +42,7 @@ class Levels:
         labels.loc[[1, 2, 5, 6], "C2"] = 1
         labels["patient_overall"] = labels[["C1", "C2"]].max(axis=1)
         for row, uid in enumerate(self.data.uids):
-            volume = body_hu()
-            volume[:, 12:22, 10:22] = 700
-            for level, slices in (("C1", slice(1, 3)), ("C2", slice(5, 7))):
-                if labels.loc[row, level]:
-                    volume[slices, 15:18, 12:20] = -600
+            volume = self.volume(labels.loc[row])
             volume[:, 0, 0] = -1000 + row
             write_study(self.data.images(uid), volume, ascending=row % 2 == 1)
             write_mask(self.data.mask(uid), self.mask())
@@ -59,6 +55,14 @@ class Levels:
         for uid in self.data.uids:
             write_level_map(self.map_file(uid), self.map_of(uid))
         (folder / "oof" / "maps" / "slices.parquet").touch()
+
+    def volume(self, labels: pd.Series) -> np.ndarray:
+        volume = body_hu()
+        volume[:, 12:22, 10:22] = 700
+        for level, slices in (("C1", slice(1, 3)), ("C2", slice(5, 7))):
+            if labels[level]:
+                volume[slices, 15:18, 12:20] = -600
+        return volume
 
     def map_file(self, uid: str) -> Path:
         return map_file(self.folder / "oof" / "maps" / "fold0", uid)

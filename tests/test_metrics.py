@@ -15,6 +15,7 @@ from cspine.metrics import (
     accuracy,
     auc,
     auc_interval,
+    column_weights,
     f1,
     sensitivity,
     specificity,
@@ -165,3 +166,21 @@ def test_the_interval_of_an_auc_is_that_of_resampled_studies():
     np.testing.assert_allclose(auc_interval(labels, scores), resampled, atol=0.012)
     low, high = auc_interval(labels, scores)
     assert (low + high) / 2 == pytest.approx(auc(labels, scores))
+
+
+@given(TABLES)
+def test_the_mean_of_the_weighted_cross_entropy_is_the_column_loss(table: tuple[np.ndarray, np.ndarray]) -> None:
+    labels, probabilities = table[0], table[1].clip(0.01, 0.99)
+    entropy = -np.where(labels == 1, np.log(probabilities), np.log(1 - probabilities))
+    mean = (column_weights(labels, np.ones(labels.shape, bool)) * entropy).sum(axis=1).mean()
+    assert mean == pytest.approx(weighted_log_loss(labels, probabilities, "column"))
+
+
+def test_a_label_that_does_not_count_leaves_the_others_of_its_column() -> None:
+    labels = random_labels(20, seed=0)
+    counted = np.random.default_rng(1).random(labels.shape) < 0.6
+    counted[:, 4] = False
+    weights = column_weights(labels, counted)
+    assert (weights[~counted] == 0).all()
+    assert weights.mean(axis=0) == pytest.approx(np.array([7, 1, 1, 1, 0, 1, 1, 1]) / 14)
+    assert column_weights(labels[:0], counted[:0]).shape == (0, 8)

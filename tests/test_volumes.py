@@ -211,3 +211,13 @@ def test_a_window_is_put_back_where_it_was_cut(shape, window_px, start: int) -> 
     back = put_window(window, start, shape)
     assert np.array_equal(back[back > 0], volume[back > 0])
     assert (back > 0).sum() == (window > 0).sum()
+
+
+def test_blur_is_the_same_along_x_and_y_and_another_across_the_planes() -> None:
+    point = np.zeros((1, 16, 16, 16), np.uint8)
+    point[:, 7:9, 7:9, 7:9] = 255
+    augmenter = VolumeAugmenter(replace(STILL, blur_mm=6.0, cut_ends=0), GRID)
+    seen = [augmenter(point, point[0], seed)[0][0].astype(float) for seed in range(8)]
+    assert all(np.array_equal(image, image.swapaxes(1, 2)) for image in seen)
+    across = [np.ptp(image.sum((1, 2))) / np.ptp(image.sum((0, 1))) for image in seen]
+    assert max(across) > 1.5 * min(across)

@@ -34,14 +34,19 @@ def level_probabilities(
     priors = np.asarray(priors, np.float64)
     if not len(presence):
         return priors.copy()
-    seen = presence.sum(axis=0)
-    is_found = (seen * spacing_mm >= minimum_mm) & (seen > 0)
+    is_found = levels_seen(presence, spacing_mm, minimum_mm)
     # A share of the whole rather than a quotient of two sums: presences of 1e-300 would lose their products.
     weights = presence if clearest_mm is None else _clearest(per_level, presence, clearest_mm / spacing_mm)
     shares = weights / np.where(is_found, weights.sum(axis=0), 1.0)
     # Rounding may leave the mean an ulp outside the range of what it is the mean of.
     mean = np.clip((per_level * shares).sum(axis=0), per_level.min(axis=0), per_level.max(axis=0))
     return np.where(is_found, mean, priors)
+
+
+def levels_seen(presence: np.ndarray, spacing_mm: float, minimum_mm: float = MINIMUM_MM) -> np.ndarray:
+    """bool (levels,): those whose presence (slices, levels) amounts to at least `minimum_mm` of slices."""
+    seen = presence.sum(axis=0)
+    return (seen * spacing_mm >= minimum_mm) & (seen > 0)
 
 
 def _clearest(per_level: np.ndarray, presence: np.ndarray, slices: float) -> np.ndarray:

@@ -16,6 +16,8 @@ from cspine.windows import check_windows
 
 T = TypeVar("T")
 
+RUN = "run:"  # before the name of a run in `model.pretrained`
+
 
 def check_window(sides: tuple[int, ...]) -> None:
     """Refuse a window of a 3-D model whose sides cannot be halved four times, with more than a voxel left."""
@@ -129,7 +131,7 @@ class VolumeAugment:
     gamma: float = setting(0.3, low=0, high=3)  # 0.3 draws exponents from 1/1.3 to 1.3
     # 1 draws factors from 1/2 to 2 by which bone stands out of soft tissue. Off: in one run it brought real CT nothing.
     bone: float = setting(0.0, low=0, high=3)
-    blur_mm: float = setting(3.0, low=0)  # standard deviation, drawn for each axis
+    blur_mm: float = setting(2.0, low=0)  # greatest standard deviation, drawn for the planes and across them
     noise: float = setting(0.05, low=0, high=1)  # standard deviation as a share of the grey range
     cut_outs: int = setting(3, low=0)  # boxes blocked out with one grey value each
     cut_out_mm: float = setting(50.0, low=0)  # longest edge of one
@@ -161,7 +163,10 @@ class Crop:
 
 @dataclass(frozen=True, kw_only=True)
 class Sequence:
-    """How sequence_classifier and study_classifier get from the images of a level to its logit."""
+    """How sequence_classifier and study_classifier get from the images of a level to its logit.
+
+    recurrent_classifier takes `recurrent` and `hidden`; it pools by attention.
+    """
 
     recurrent: str = setting("lstm", choices=("lstm", "gru", "none"))  # over the images, in both directions
     hidden: int = setting(64, low=1)  # its width in either direction
@@ -174,11 +179,34 @@ class Sequence:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Sweep:
+    """Where fracture/recurrent looks at a study: slices evenly spaced over those on which stage 1 sees a level."""
+
+    step_mm: float = setting(1.5, low=0.1, high=20)
+    slices: int = setting(160, low=1)  # at most; a longer neck is looked at in wider steps
+
+
+@dataclass(frozen=True, kw_only=True)
+class Neighbours:
+    """How neighbour_classifier learns from the neighbours in a batch, and judges by those among all it was trained on.
+
+    Distances are squared, of embeddings of length 1, and so lie between 0 and 4.
+    """
+
+    width: int = setting(64, low=2)  # of the embedding
+    same: int = setting(3, low=1)  # so many nearest of its class shall be nearer to a sample, by `margin`,
+    other: int = setting(3, low=1)  # than so many nearest of the other class
+    margin: float = setting(0.5, low=0, high=4)
+    voters: int = setting(15, low=1)  # neighbours that judge a new sample
+    fade: float = setting(0.2, low=0.001)  # the distance by which a voter's weight falls to 1 / e
+
+
+@dataclass(frozen=True, kw_only=True)
 class Model:
     name: str = "slice_classifier"  # a file in src/cspine/models
     backbone: str = "mobilenetv3_small_050"  # any timm model, or one of torchvision's that timm lacks
-    # null, 'imagenet', a local .pth, .safetensors or (Caffe's convention) .npz file, or 'stage1': the encoder of the
-    # same fold of that run.
+    # null, 'imagenet', a local .pth, .safetensors or (Caffe's convention) .npz file, or a run: 'stage1', or by its name
+    # as 'run:fracture-soft'. Of a run the encoder of the same fold, which has not seen what this fold holds out either.
     pretrained: str | None = None
     dropout: float = setting(0.1, low=0, high=1)
     # Of a timm encoder: the probability that its last block is passed over in a training step, of earlier ones less
@@ -197,6 +225,7 @@ class Model:
     # time. Running statistics of batch norms then move twice a step.
     checkpointing: bool = False
     sequence: Sequence = dataclasses.field(default_factory=Sequence)
+    neighbours: Neighbours = dataclasses.field(default_factory=Neighbours)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -263,6 +292,7 @@ class Config(DatasetConfig):
     volume: Volume = dataclasses.field(default_factory=Volume)
     volume_augment: VolumeAugment = dataclasses.field(default_factory=VolumeAugment)
     crop: Crop = dataclasses.field(default_factory=Crop)
+    sweep: Sweep = dataclasses.field(default_factory=Sweep)
     model: Model = dataclasses.field(default_factory=Model)
     order: Ordering = dataclasses.field(default_factory=Ordering)
     aggregate: Aggregate = dataclasses.field(default_factory=Aggregate)
@@ -273,6 +303,19 @@ class Config(DatasetConfig):
         """The runs whose output this one needs, in training and at inference."""
         mask_run = self.preprocess.mask_run if self.preprocess.mask == "learned" else None
         return tuple(dict.fromkeys(run for run in (mask_run, self.stage1) if run is not None))
+
+    @property
+    def encoder_run(self) -> str | None:
+        """The run from whose encoder this one starts; at inference its own weights hold it."""
+        pretrained = self.model.pretrained or ""
+        if pretrained == "stage1":
+            return self.stage1
+        return pretrained.removeprefix(RUN) if pretrained.startswith(RUN) else None
+
+    @property
+    def follows(self) -> tuple[str, ...]:
+        """The runs to train before this one."""
+        return tuple(dict.fromkeys([*self.reads, *([self.encoder_run] if self.encoder_run else [])]))
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -1,14 +1,18 @@
-"""What evaluate.py prints: the scores of runs, or of one file of predictions."""
+"""What evaluate.py prints: the scores of runs, each with its 95 % interval, or of one file of predictions."""
 
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from cspine.anatomy import TARGETS
+from cspine.bootstrap import Interval, Predicted, differences, intervals
 from cspine.config import DatasetConfig
 from cspine.errors import UserError
+from cspine.metrics import weighted_log_loss
 from cspine.paths import find_dataset
-from cspine.runs import ENSEMBLE, Run, all_runs, find_runs, read_out_of_fold
+from cspine.runs import ENSEMBLE, OutOfFold, Run, all_runs, find_runs, read_out_of_fold
 from cspine.scores import (
     out_of_fold_scores,
     read_slice_scores,
@@ -18,6 +22,7 @@ from cspine.scores import (
     study_text,
 )
 from cspine.tables import match_studies, read_labels, read_predictions
+from cspine.thresholds import nested_thresholds
 
 
 def evaluate_file(labels: Path, predictions: Path, thresholds: Path | None = None) -> dict[str, Any]:
@@ -27,11 +32,16 @@ def evaluate_file(labels: Path, predictions: Path, thresholds: Path | None = Non
         raise UserError(f"{labels}: holds no study")
     found = match_studies(truth, read_predictions(predictions), predictions)
     cuts = read_thresholds(thresholds) if thresholds is not None else None
-    return study_scores(truth[list(TARGETS)].to_numpy(), found[list(TARGETS)].to_numpy(float), cuts)
+    true, probabilities = truth[list(TARGETS)].to_numpy(), found[list(TARGETS)].to_numpy(float)
+    decided = Predicted(probabilities, probabilities >= (0.5 if cuts is None else cuts))
+    return study_scores(true, probabilities, cuts) | {"intervals": _ends(intervals(true, decided))}
 
 
 def evaluate_runs(names: Sequence[str], config: DatasetConfig) -> tuple[dict[str, Any], dict[str, str]]:
-    """Scores of these runs, or of all whole ones and the ensemble; and what the others lack."""
+    """Scores of these runs, or of all whole ones and the ensemble; and what the others lack.
+
+    A fracture run that is not the best of those named is also held against the best (`behind`), patient by patient.
+    """
     find_dataset(config)  # without data nothing else is worth a message
     oof = Path(config.paths.oof)
     lacks = {} if names else {run.name: lack for run in all_runs(oof) if (lack := run.lacks())}
@@ -40,11 +50,37 @@ def evaluate_runs(names: Sequence[str], config: DatasetConfig) -> tuple[dict[str
         told = "".join(f"\n  {name}: {lack}" for name, lack in lacks.items())
         raise UserError(f"{oof}/ holds no run with all folds; train some: python src/train.py --fold all{told}")
     data = read_out_of_fold([run for run in runs if run.kind == "fracture"], config)
+    decided = {name: decide(name, data) for name in data.predictions}
     scores = {
-        run.name: out_of_fold_scores(run.name, data) if run.kind == "fracture" else read_slice_scores(run)
+        run.name: _fracture_scores(run.name, data, decided) if run.kind == "fracture" else read_slice_scores(run)
         for run in runs
     }
     return scores, lacks
+
+
+def decide(name: str, data: OutOfFold) -> Predicted:
+    """A run's probabilities, decided fold by fold at thresholds fitted on the other folds."""
+    predictions = data.predictions[name]
+    return Predicted(predictions, predictions >= nested_thresholds(data.labels, predictions, data.folds))
+
+
+def _fracture_scores(name: str, data: OutOfFold, decided: dict[str, Predicted]) -> dict[str, Any]:
+    scores = out_of_fold_scores(name, data) | {"intervals": _ends(intervals(data.labels, decided[name]))}
+    losses = {other: weighted_log_loss(data.labels, data.predictions[other], "column") for other in decided}
+    best = min(losses, key=lambda other: losses[other])
+    if best == name:
+        return scores
+    found = differences(data.labels, decided[name], decided[best])
+    return scores | {"behind": {"run": best, **{measure: _finite(list(values)) for measure, values in found.items()}}}
+
+
+def _ends(found: dict[str, Interval]) -> dict[str, list[float | None]]:
+    return {measure: _finite([interval.low, interval.high]) for measure, interval in found.items()}
+
+
+def _finite(values: Sequence[float]) -> list[float | None]:
+    """JSON has no NaN."""
+    return [float(value) if np.isfinite(value) else None for value in values]
 
 
 def evaluation_text(scores: dict[str, Any], lacks: dict[str, str]) -> str:

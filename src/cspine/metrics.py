@@ -26,7 +26,7 @@ def weighted_log_loss(
     target, then their mean weighted 7 for the patient and 1 for a level. Probabilities are clipped to [clip, 1 - clip].
     Raises ValueError for NaN, values outside [0, 1], labels other than 0 and 1, and for no studies.
     """
-    losses, weights = _terms(labels, probabilities, clip)
+    losses, weights = loss_terms(labels, probabilities, clip)
     if normalisation == "row":
         return float(study_losses(labels, probabilities, clip).mean())
     if normalisation == "global":
@@ -38,19 +38,38 @@ def weighted_log_loss(
 
 def study_losses(labels: np.ndarray, probabilities: np.ndarray, clip: float = CLIP) -> np.ndarray:
     """sum_j L / sum_j w of each study, (n,): what the `row` loss is the mean of."""
-    losses, weights = _terms(labels, probabilities, clip)
+    losses, weights = loss_terms(labels, probabilities, clip)
     return losses.sum(axis=1) / weights.sum(axis=1)
 
 
 def target_losses(labels: np.ndarray, probabilities: np.ndarray, clip: float = CLIP) -> np.ndarray:
     """The eight columns of the `column` loss before their weighted mean, (8,)."""
-    losses, weights = _terms(labels, probabilities, clip)
+    losses, weights = loss_terms(labels, probabilities, clip)
     return losses.sum(axis=0) / weights.sum(axis=0)
+
+
+def loss_terms(labels: np.ndarray, probabilities: np.ndarray, clip: float = CLIP) -> tuple[np.ndarray, np.ndarray]:
+    """L and w of every study and target, (n, 8) each. Raises ValueError as `weighted_log_loss` does."""
+    labels, probabilities = _verified(labels, probabilities)
+    weights = loss_weights(labels)
+    clipped = np.clip(probabilities, clip, 1 - clip)
+    return -weights * (labels * np.log(clipped) + (1 - labels) * np.log1p(-clipped)), weights
 
 
 def loss_weights(labels: np.ndarray) -> np.ndarray:
     """The metric's weight of every label, (n, 8)."""
     return np.where(labels == 1, POSITIVE_WEIGHTS, NEGATIVE_WEIGHTS)
+
+
+def column_weights(labels: np.ndarray, counted: np.ndarray) -> np.ndarray:
+    """Weights (n, 8) with which the cross entropy, summed over targets, is in the mean over studies the `column` loss.
+
+    So it is in the mean over batches of them, however small. `counted`, bool (n, 8), leaves labels out.
+    """
+    weights = loss_weights(labels) * counted
+    mean = weights.sum(axis=0) / max(1, len(weights))
+    shares = np.array(COLUMN_WEIGHTS) / sum(COLUMN_WEIGHTS)
+    return shares * weights / np.where(mean > 0, mean, 1.0)
 
 
 def auc(labels: np.ndarray, scores: np.ndarray) -> float | None:
@@ -89,14 +108,6 @@ def sensitivity(labels: np.ndarray, decisions: np.ndarray) -> float | None:
 def specificity(labels: np.ndarray, decisions: np.ndarray) -> float | None:
     """The share of the negatives that are left alone; None without negatives."""
     return sensitivity(~np.asarray(labels, bool), ~np.asarray(decisions, bool))
-
-
-def _terms(labels: np.ndarray, probabilities: np.ndarray, clip: float) -> tuple[np.ndarray, np.ndarray]:
-    """L and w of every study and target, (n, 8) each."""
-    labels, probabilities = _verified(labels, probabilities)
-    weights = loss_weights(labels)
-    clipped = np.clip(probabilities, clip, 1 - clip)
-    return -weights * (labels * np.log(clipped) + (1 - labels) * np.log1p(-clipped)), weights
 
 
 def _verified(labels: np.ndarray, probabilities: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

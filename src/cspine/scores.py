@@ -15,7 +15,20 @@ from cspine.paths import read_json
 from cspine.runs import OutOfFold, Run
 from cspine.tables import RAW, SEEN, TRUTH, read_slices, require_columns
 from cspine.thresholds import nested_thresholds
+from cspine.voxel_scores import VOXEL_SCORES
 
+# Measures of bootstrap.py as a terminal shows them.
+TOLD = {
+    "column": "column",
+    "row": "row",
+    "global": "global",
+    "patient_auc": "patients AUC",
+    "patient_accuracy": "accuracy",
+    "patient_f1": "F1",
+    "vertebra_auc": "vertebrae mean AUC",
+    "vertebra_accuracy": "accuracy",
+    "vertebra_f1": "F1",
+}
 # Errors of the levels' extents as a terminal shows them: heading, key, digits.
 LEVEL_COLUMNS = {
     "top mm": ("top_mm", 1),
@@ -98,7 +111,15 @@ def _known(table: pd.DataFrame) -> pd.DataFrame:
 def read_slice_scores(run: Run) -> dict[str, Any]:
     table = read_slices(run.table)
     require_columns(table, ("source", *TRUTH), str(run.table))
-    return slice_scores(table)
+    voxels = _voxel_scores(run)
+    return slice_scores(table) | ({"voxels": voxels} if voxels else {})
+
+
+def _voxel_scores(run: Run) -> dict[str, float]:
+    """Of a run that maps levels what voxel_scores.py says of them, as the mean over its folds; else empty."""
+    found = [account["score"] for account in run.done().values()]
+    names = [name for name in VOXEL_SCORES if all(name in scores for scores in found)]
+    return {name: float(np.mean([scores[name] for scores in found])) for name in names}
 
 
 def read_thresholds(file: Path) -> np.ndarray:
@@ -131,8 +152,24 @@ def study_text(name: str, scores: dict[str, Any]) -> str:
             text_table(["", "AUC", "F1", "accuracy", "threshold", "positives"], rows),
             f"  vertebrae: accuracy {vertebra['accuracy']:.4f}, F1 {vertebra['f1']:.4f}; "
             f"patients: accuracy {patient['accuracy']:.4f}, F1 {patient['f1']:.4f}",
+            *_interval_lines(scores),
         ]
     )
+
+
+def _interval_lines(scores: dict[str, Any]) -> list[str]:
+    """The 95 % intervals, and how far the run is behind the best one, where the scores hold them."""
+    lines = []
+    if ends := scores.get("intervals"):
+        told = [f"{title} {number(ends[name][0])} to {number(ends[name][1])}" for name, title in TOLD.items()]
+        lines += [f"  95 % intervals: {', '.join(told[:3])};", f"    {', '.join(told[3:6])}; {', '.join(told[6:])}"]
+    if behind := scores.get("behind"):
+        value, low, high = behind["column"]
+        surely = "" if low > 0 else ", which may be chance"
+        lines.append(
+            f"  column loss {number(value)} ({number(low)} to {number(high)}) above that of {behind['run']}{surely}"
+        )
+    return lines
 
 
 def slice_text(name: str, scores: dict[str, Any]) -> str:
@@ -147,6 +184,11 @@ def slice_text(name: str, scores: dict[str, Any]) -> str:
     lines.append(text_table(["", "accuracy", "all 7 right", *LEVEL_COLUMNS], rows))
     rows = [[f"F1 {way}".rstrip(), *(number(value) for value in found["f1"].values())] for way, found in ways.items()]
     lines.append(text_table(["", *LEVELS], rows))
+    if voxels := scores.get("voxels"):
+        lines.append(
+            f"  voxels: Dice {voxels['dice']:.4f}; a learned mask keeps {100 * voxels['mask_keeps']:.2f} % of the "
+            f"vertebrae and {100 * voxels['mask_leaves']:.1f} % of all pixels"
+        )
     return "\n".join(lines)
 
 

@@ -20,12 +20,13 @@ from cspine.engine.distributed import World, join_world
 from cspine.engine.loop import fit, predict
 from cspine.engine.peaks import begin_peaks, peaks_gb
 from cspine.errors import UserError
-from cspine.level_maps import map_file, write_level_map
+from cspine.level_maps import map_file, read_level_map, write_level_map
 from cspine.paths import atomic, folds_file, read_json, sha256, write_json
 from cspine.pipeline import Job
 from cspine.story import write_story
 from cspine.tables import read_csv, read_folds, write_table
-from cspine.tasks.base import MapsLevels, StudyImages, Task, find_task, fold_folder, run_folder
+from cspine.tasks.base import Completes, MapsLevels, StudyImages, Task, find_task, fold_folder, run_folder
+from cspine.voxel_scores import map_scores
 
 
 def train_jobs(jobs: list[Job], processes: int = 1, resume: bool = False, restart: bool = False) -> None:
@@ -44,10 +45,10 @@ def train_jobs(jobs: list[Job], processes: int = 1, resume: bool = False, restar
 
 
 def side_by_side(jobs: list[Job]) -> list[list[Job]]:
-    """The jobs in order, in groups none of which reads a run that it trains itself."""
+    """The jobs in order, in groups none of which needs a run that it trains itself."""
     groups: list[list[Job]] = [[]]
     for job in jobs:
-        if not {other.config.name for other in groups[-1]}.isdisjoint(job.config.reads):
+        if not {other.config.name for other in groups[-1]}.isdisjoint(job.config.follows):
             groups.append([])
         groups[-1].append(job)
     return groups
@@ -123,6 +124,8 @@ def _train(config: Config, fold: int | None, folder: Path, world: World, resume:
     world.barrier()
     task = find_task(config.task)(config, fold)
     model = fit(task, config, folder, world, resume)
+    if isinstance(task, Completes):
+        task.complete(model, world)
     nothing_left = fold is None and not len(task.prediction_samples())
     score = {} if nothing_left else _predict(task, model, config, folder, world)
     if world.is_main:
@@ -140,9 +143,11 @@ def _predict(task: Task, model: nn.Module, config: Config, folder: Path, world: 
     table = task.predictions(predict(model, samples, config, world))
     if world.is_main:
         write_table(table, folder / _predictions_name(task))
-    if isinstance(task, MapsLevels):
-        _map_levels(task, model, config, folder, world)
-    return task.score(table)
+    if not isinstance(task, MapsLevels):
+        return task.score(table)
+    _map_levels(task, model, config, folder, world)
+    maps = ((study, read_level_map(map_file(folder, study.uid))) for study in task.predicted)
+    return task.score(table) | (map_scores(maps, config.preprocess) if world.is_main else {})
 
 
 def _map_levels(task: MapsLevels, model: nn.Module, config: Config, folder: Path, world: World) -> None:

@@ -103,9 +103,9 @@ class VolumeAugmenter:
         """Grey values (z, y, x) of another scanner: sharpness, gamma, gain, offset, noise."""
         settings = self.settings
         if settings.blur_mm:
-            # Squared, so that most windows stay about as sharp as they are.
-            sigmas = rng.uniform(0, 1, 3) ** 2 * settings.blur_mm / self.volume.voxel_mm
-            values = gaussian_filter(values, sigmas, truncate=3)
+            # A scan is as sharp along x as along y.
+            across, within = rng.uniform(0, settings.blur_mm, 2) / self.volume.voxel_mm
+            values = gaussian_filter(values, (across, within, within), truncate=3)
         values = (values / 255).clip(0, 1) ** ((1 + settings.gamma) ** rng.uniform(-1, 1))
         values = values * rng.uniform(1 - settings.gain, 1 + settings.gain)
         values = values + rng.uniform(-settings.offset, settings.offset)

@@ -39,27 +39,36 @@ def spine_run(config: DatasetConfig, split: str) -> Path | None:
 
 
 def keep_spine(volume: np.ndarray, z_mm: np.ndarray, found: LevelMap, settings: Preprocess) -> np.ndarray:
-    """A copy of the cached pixels, uint8 (z, windows, y, x), 0 beyond `mask_margin_mm` of every level of the map.
+    """A copy of the cached pixels, uint8 (z, windows, y, x), 0 beyond `mask_margin_mm` of every level of the map."""
+    kept = spine_pixels(z_mm, volume.shape[-1], found, settings)
+    cleared = np.zeros_like(volume)
+    np.copyto(cleared, volume, where=kept[:, None])
+    return cleared
 
-    A study in which no level is found stays as it is: there is nothing to tell its background by.
+
+def spine_pixels(z_mm: np.ndarray, size_px: int, found: LevelMap, settings: Preprocess) -> np.ndarray:
+    """Which cached pixels lie within `mask_margin_mm` of a level of the map, bool (z, y, x).
+
+    All of them where no level is found: there is nothing to tell the background by.
     """
     labels = level_labels(found.probabilities, 255 * FOUND)
     if not labels.any():
-        return volume.copy()
-    assert settings.field_mm is not None  # or spine_run had refused it
+        return np.ones((len(z_mm), size_px, size_px), bool)
     side, planes_mm = labels.shape[-1], found.plane_z_mm
     voxel_mm = found.field_mm / side
     height_mm = float(planes_mm[0] - planes_mm[1]) if len(planes_mm) > 1 else voxel_mm
     kept = spine_mask(labels, settings.mask_margin_mm, (height_mm, voxel_mm, voxel_mm))
-    size = volume.shape[-1]
+    return on_pixels(kept, found, z_mm, size_px, settings)
+
+
+def on_pixels(voxels: np.ndarray, found: LevelMap, z_mm: np.ndarray, size_px: int, settings: Preprocess) -> np.ndarray:
+    """Values (z, y, x) of cached pixels from those of a map's voxels (planes, side, side): the nearest; 0 beyond."""
+    assert settings.field_mm is not None  # or there would be no map
+    side = voxels.shape[-1]
     # The map and the pixels are both centred on the middle of the body.
-    places_mm = ((np.arange(size) + 0.5) / size - 0.5) * settings.field_mm
-    voxels = np.floor(places_mm / voxel_mm + side / 2).astype(int)
-    inside = (voxels >= 0) & (voxels < side)
-    voxels = voxels.clip(0, side - 1)
-    kept = kept[:, voxels[:, None], voxels] & inside[:, None] & inside
-    nearest = np.abs(planes_mm[:, None] - z_mm).argmin(axis=0)
-    cleared = np.zeros_like(volume)
-    for z, plane in enumerate(nearest):
-        np.copyto(cleared[z], volume[z], where=kept[plane])
-    return cleared
+    places_mm = ((np.arange(size_px) + 0.5) / size_px - 0.5) * settings.field_mm
+    index = np.floor(places_mm * side / found.field_mm + side / 2).astype(int)
+    inside = (index >= 0) & (index < side)
+    index = index.clip(0, side - 1)
+    nearest = np.abs(found.plane_z_mm[:, None] - z_mm).argmin(axis=0)
+    return voxels[nearest[:, None, None], index[:, None], index] * (inside[:, None] & inside)

@@ -47,7 +47,7 @@ class World:
 def join_world(device: str = "auto", others: int = 0, bars: bool = True) -> Iterator[World]:
     """Join the processes that torchrun started, or be alone; `others` are processes that want a core of their own."""
     size, rank = int(os.environ.get("WORLD_SIZE", 1)), int(os.environ.get("RANK", 0))
-    chosen = choose_device(device, int(os.environ.get("LOCAL_RANK", 0)))
+    chosen = own_device(device)
     share_cores(others)
     if size > 1:
         dist.init_process_group("nccl" if chosen.type == "cuda" else "gloo")
@@ -66,6 +66,11 @@ def share_cores(others: int) -> None:
     """
     if "OMP_NUM_THREADS" not in os.environ:
         torch.set_num_threads(max(1, len(os.sched_getaffinity(0)) - others))
+
+
+def own_device(name: str) -> torch.device:
+    """`choose_device` for this process among those that torchrun started here."""
+    return choose_device(name, int(os.environ.get("LOCAL_RANK", 0)))
 
 
 def choose_device(name: str, index: int = 0) -> torch.device:

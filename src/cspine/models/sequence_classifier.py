@@ -22,7 +22,7 @@ class SequenceClassifier(nn.Module):
         super().__init__()
         self.backbone, self.settings = backbone, settings
         self.dropout = nn.Dropout(dropout)
-        self.recurrent = _recurrent(settings, features)
+        self.recurrent = recurrent_network(settings, features)
         width = features if self.recurrent is None else 2 * settings.hidden
         self.head = nn.Linear(width, 1)
         self.attention = nn.Linear(width, 1) if settings.pooling == "attention" else None
@@ -54,7 +54,8 @@ class SequenceClassifier(nn.Module):
         return torch.logit(mean, eps=SUREST)
 
 
-def _recurrent(settings: Sequence, features: int) -> nn.Module | None:
+def recurrent_network(settings: Sequence, features: int) -> nn.Module | None:
+    """Over sequences (n, images, features) in both directions to (n, images, 2 * hidden); None where there is none."""
     if settings.recurrent == "none":
         return None
     kind = {"lstm": nn.LSTM, "gru": nn.GRU}[settings.recurrent]

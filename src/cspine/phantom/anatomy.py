@@ -13,6 +13,7 @@ from cspine.phantom.vertebrae import Size, disc, rib, vertebra
 
 DISC_MATERIAL = Material(cortex_hu=95, core_hu=80, cortex_mm=1.0, texture_hu=6, joint_mm=0)
 MUSCLE_HU = 55.0
+DENS_HU = 250.0  # by which the dens, within its shell, is denser than a body
 
 
 def draw_patient(rng: np.random.Generator) -> tuple[Spine, Material, dict[str, int]]:
@@ -77,9 +78,9 @@ def render_level(
 def _material(bone: Material, size: Size, wear: float) -> Material:
     """A level's bone: C1 and the dens are mostly cortical, worn end plates are dense."""
     if size.name == "C1":
-        return replace(bone, back_y_mm=-40.0, back_cortex_mm=1.25)
+        return replace(bone, back_y_mm=-40.0, back_cortex_mm=1.7)
     if size.name == "C2":
-        return replace(bone, back_y_mm=-7.0)
+        return replace(bone, back_y_mm=-7.0, end_z_mm=size.height / 2 + 3.0, end_hu=DENS_HU)
     return replace(bone, end_z_mm=size.height / 2 - 2.2, end_hu=60 + 260 * wear)
 
 

@@ -8,8 +8,11 @@ import numpy as np
 from cspine.phantom.canvas import Frame
 from cspine.phantom.vertebrae import SIZES, Size, vary
 
-C1_ABOVE_C2_MM = 22.0  # the middle of C1's ring above the middle of C2's body
-RING_BEHIND_DENS_MM = 8.3
+# The middle of C1's ring above that of C2's body. Above C2's pedicles it is then 15.5 mm; in life 17 mm in men, 15 in
+# women (Ranawat et al., J Bone Joint Surg 61-A, 1979).
+C1_ABOVE_C2_MM = 19.0
+# The middle of C1's ring behind that of the dens, were there no joint between the dens and the front arch.
+RING_BEHIND_DENS_MM = 10.7
 MOST_BETWEEN_DEG = 11.0  # between neighbours that are not hurt
 
 
@@ -43,13 +46,14 @@ def draw_spine(rng: np.random.Generator) -> Spine:
     twist = math.radians(rng.normal(0, 4.0))
     frames: list[Frame] = []
     pitches: list[float] = []
+    joint_mm = _dens_joint_mm(age, rng)
     place = np.array([0.0, 0.0, 60.0 * scale])
     for i, size in enumerate(sizes):
         level = i - 4
         yaw = twist * (0.4 - i / 9) * 2 + (math.radians(rng.normal(0, 3)) if i == 0 else 0.0)
         axes = _rotation(tilts[i], bend * level / 2, yaw)
         if i == 1:
-            frames[0] = _atlas_frame(place, axes, frames[0].axes, scale)
+            frames[0] = _atlas_frame(place, axes, frames[0].axes, scale, joint_mm)
         frames.append(Frame(place.copy(), axes))
         if i == 0:
             pitches.append(C1_ABOVE_C2_MM * scale)
@@ -86,8 +90,18 @@ def _tilts(rng: np.random.Generator) -> np.ndarray:
     return np.radians(lean + rng.normal(0, 0.8, 10))
 
 
-def _atlas_frame(axis_origin: np.ndarray, axis_axes: np.ndarray, atlas_axes: np.ndarray, scale: float) -> Frame:
-    offset = np.array([0.0, RING_BEHIND_DENS_MM, C1_ABOVE_C2_MM]) * scale
+def _dens_joint_mm(age: float, rng: np.random.Generator) -> float:
+    """Between dens and front arch of C1: under 2 mm in 95 % of adults (Rojas et al., AJNR 28, 2007, CT).
+
+    In the old arthrosis may close it.
+    """
+    return float(np.clip(rng.normal(1.7 - 0.8 * age, 0.4), 0.2, 2.8))
+
+
+def _atlas_frame(
+    axis_origin: np.ndarray, axis_axes: np.ndarray, atlas_axes: np.ndarray, scale: float, joint_mm: float
+) -> Frame:
+    offset = np.array([0.0, RING_BEHIND_DENS_MM - joint_mm, C1_ABOVE_C2_MM * scale])
     # The ring turns about the dens, so it is placed by the dens and not by its own middle.
     pivot = axis_origin + np.array([0.0, 0.0, C1_ABOVE_C2_MM * scale]) @ axis_axes
     return Frame(pivot + np.array([0.0, offset[1], 0.0]) @ atlas_axes, atlas_axes)

@@ -144,7 +144,7 @@ def vessel_canals(size: Size, rng: np.random.Generator) -> list[np.ndarray]:
 
 
 def atlas(size: Size, rng: np.random.Generator) -> list[np.ndarray]:
-    """C1: two lateral masses, a thin arch before and behind, wide transverse processes, no body."""
+    """C1: two lateral masses, a strong arch before and a thin one behind, wide transverse processes, no body."""
     s = size.canal_width / 28.0
     arch = 23.5 * s + rng.uniform(-1, 1)
     front = [(12.5 * s, -12.5, 0.3), (9.0 * s, -15.6, 0), (4.8 * s, -17.4, 0), (0, -18.2, 0)]
@@ -158,7 +158,7 @@ def atlas(size: Size, rng: np.random.Generator) -> list[np.ndarray]:
     side = [
         box((16.6 * s, -4.5, 0), (6.4, 9.6, 8.4), rounding=5.5, blend=3),
         ellipsoid((13.5 * s, -9.5, 0.5), (4.5, 4.0, 6.0), blend=3),
-        *chain(front, (2.5, 5.0), blend=0.6),
+        *chain(front, (3.1, 5.8), blend=0.6),
         *chain(back, (2.4, 3.6), blend=0.6),
         beam((21 * s, -2, 0.5), (size.transverse - 3.0, 1.5, -1), (3.0, 4.0), (3.2, 3.2), blend=3),
         beam((21 * s, -7, 0), (31.0 * s, -5.0, -1), (1.9, 3.6), (1.9, 2.6), blend=2),
@@ -166,7 +166,7 @@ def atlas(size: Size, rng: np.random.Generator) -> list[np.ndarray]:
         beam((26.8 * s, -2.4, -14), (26.8 * s, -2.4, 14), (size.foramen, size.foramen), blend=0.8, cut=True),
     ]
     groove = beam((20 * s, 7, 4.8), (11 * s, 15, 4.8), (2.4, 2.4), blend=1, cut=True)  # of the vertebral artery
-    tubercles = [ellipsoid((0, -19.3, 0), (3.2, 2.0, 3.8), blend=2)]
+    tubercles = [ellipsoid((0, -19.8, 0), (3.6, 2.4, 4.6), blend=2)]
     tubercles.append(ellipsoid((0, arch + 1.6, 0.5), (2.6, size.spinous, 3.4), blend=2))
     parts = [*mirrored([*side, groove]), *tubercles]
     if rng.random() < CLEFT_SHARE:
@@ -178,7 +178,7 @@ def axis(size: Size, pitch_mm: float, rng: np.random.Generator) -> list[np.ndarr
     """C2: a body with the dens, sloping shoulders for C1, strong laminae and a large bifid spinous process."""
     x, y = size.pillar
     half = size.height / 2
-    tip = half + 17.0 + rng.uniform(-1.5, 1.5)
+    tip = half + 15.0 + rng.uniform(-1.5, 1.5)
     middle = [
         vertebral_body((0, 0, -1), half, (size.bottom_width / 2, size.half_depth), (8.5, 6.8), waist=0.08),
         beam((0, 0.2, half - 5), (0, 0.2, half + 5.0), (6.2, 6.0), (4.9, 5.0), blend=3),

@@ -30,7 +30,7 @@ from cspine.phantom.scanner import draw_scanner, scan
 from cspine.phantom.visibility import visibility
 from cspine.tables import BOX_COLUMNS, STUDY, write_table
 
-VERSION = 3
+VERSION = 4
 MARKER = "phantom.json"
 RECORDS = ".records"
 STUB_ROWS = 3

@@ -13,6 +13,7 @@ from torch import nn
 from cspine.config import Config
 from cspine.data.cache import CachedStudy, bad_studies, open_study
 from cspine.data.slices import channels, slice_batch
+from cspine.engine.distributed import World
 from cspine.engine.loader import Samples
 from cspine.errors import UserError
 from cspine.level_maps import LevelMap
@@ -140,6 +141,15 @@ class LooksAtLevels(Protocol):
         ...
 
 
+@runtime_checkable
+class Completes(Protocol):
+    """A task whose trained model lacks something still, which it is given before it predicts or is saved."""
+
+    def complete(self, model: nn.Module, world: World) -> None:
+        """Called in every process."""
+        ...
+
+
 def list_tasks() -> list[str]:
     """The names that a config's `task` may take, without importing torch's models."""
     return [name.replace("_", "/", 1) for name in list_modules(PACKAGE, besides=("base", "head"))]
@@ -173,14 +183,14 @@ def fold_folder(config: Config, fold: int | None, run: str | None = None) -> Pat
 
 
 def starting_model(config: Config, fold: int | None, outputs: int) -> nn.Module:
-    """The model to train; `model.pretrained=stage1` starts from the encoder that did not see this fold either."""
+    """The model to train; where `model.pretrained` names a run, on its encoder that did not see this fold either."""
     settings = config.model
-    if settings.pretrained == "stage1":
-        if config.stage1 is None:
-            raise UserError(f"{config.name}: model.pretrained=stage1 needs the key 'stage1'")
-        weights = fold_folder(config, fold, config.stage1) / "weights.safetensors"
+    if settings.pretrained == "stage1" and config.stage1 is None:
+        raise UserError(f"{config.name}: model.pretrained=stage1 needs the key 'stage1'")
+    if (run := config.encoder_run) is not None:
+        weights = fold_folder(config, fold, run) / "weights.safetensors"
         which = "full" if fold is None else fold
-        need(weights, f"python src/train.py --config <the config named {config.stage1}> --fold {which}")
+        need(weights, f"python src/train.py --config <the config named {run}> --fold {which}")
         settings = replace(settings, pretrained=str(weights))
     model = create_model(settings, channels(config), outputs)
     if isinstance(model, SliceClassifier):

@@ -49,7 +49,7 @@ class Task(FractureHead):
         # Linear in the label, so that the loss of a mixed sample is the mix of the losses.
         fractured, weight = batch["fractured"], self.config.train.positive_weight
         total = binary_cross_entropy_with_logits(
-            outputs[:, 0], fractured, pos_weight=fractured.new_tensor(weight), reduction="sum"
+            outputs.view_as(fractured), fractured, pos_weight=fractured.new_tensor(weight), reduction="sum"
         )
         return total / (1 + (weight - 1) * fractured).sum()
 
