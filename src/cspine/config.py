@@ -129,7 +129,7 @@ class VolumeAugment:
     gain: float = setting(0.2, low=0, high=0.9)
     offset: float = setting(0.1, low=0, high=1)  # share of the grey range
     gamma: float = setting(0.3, low=0, high=3)  # 0.3 draws exponents from 1/1.3 to 1.3
-    # 1 draws factors from 1/2 to 2 by which bone stands out of soft tissue. Off: in one run it brought real CT nothing.
+    # 1 draws factors from 1/2 to 2 by which bone stands out of soft tissue.
     bone: float = setting(0.0, low=0, high=3)
     blur_mm: float = setting(2.0, low=0)  # greatest standard deviation, drawn for the planes and across them
     noise: float = setting(0.05, low=0, high=1)  # standard deviation as a share of the grey range
