@@ -9,7 +9,7 @@ import pandas as pd
 import pytest
 import torch
 from simulated_runs import SimulatedRuns
-from tiny_pipeline import Prepared
+from tiny_pipeline import ALONE, Prepared
 from torch import nn
 
 from cspine.anatomy import TARGETS
@@ -22,6 +22,7 @@ from cspine.scores import out_of_fold_scores
 from cspine.story import run_costs
 from cspine.tables import STUDY
 from cspine.tasks.base import LooksAtLevels, find_task, list_tasks
+from cspine.training import train_fold
 from cspine.worst import draw_worst, worst_cases
 
 CPU = torch.device("cpu")
@@ -58,6 +59,15 @@ def test_hours_are_unknown_where_a_fold_was_trained_before_they_were_measured(tm
         (tmp_path / f"fold{fold}" / "done.json").write_text(json.dumps(account))
     costs = run_costs(tmp_path)
     assert (costs["hours"], costs["peak_rss_gb"]) == (None, 2.0)
+
+
+def test_hours_count_the_epochs_before_an_interruption(trained: Prepared) -> None:
+    config = replace(trained.fracture, name="resumed")
+    folder = trained.oof / "resumed" / "fold0"
+    folder.mkdir(parents=True)
+    (folder / "metrics.csv").write_text("epoch,seconds\n1,3600\n2,3600\n")
+    train_fold(config, 0, ALONE, resume=True)
+    assert 2 < json.loads((folder / "done.json").read_text())["hours"] < 3
 
 
 def test_the_peak_is_that_of_the_stretch_of_work() -> None:

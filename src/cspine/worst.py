@@ -1,7 +1,7 @@
 """The studies that a fracture run is most wrong about, by the competition's loss, each as a picture.
 
 `oof/<run>/worst.csv` and `oof/<run>/worst/<rank>-<uid>.png`. Each study is looked at by the model of the fold that held
-it out.
+it out. A level's outline is stage 1's where that maps levels, else the mask's, and is left out where neither is there.
 """
 
 from collections.abc import Mapping
@@ -18,6 +18,7 @@ from tqdm import tqdm
 from cspine.anatomy import LEVELS, TARGETS
 from cspine.config import Config
 from cspine.data.cache import CachedStudy, bad_studies, open_study
+from cspine.data.grid import slice_index
 from cspine.engine.distributed import choose_device
 from cspine.engine.saliency import smooth_gradient
 from cspine.errors import UserError
@@ -172,8 +173,11 @@ def _outline(study: CachedStudy, images: StudyImages, config: Config, level: int
     """The level on the plane over the cached square, its edge at 0.5: by stage 1's map, else by the mask."""
     if images.level_map is not None:
         found = images.level_map()
-        plane = np.abs(found.plane_z_mm - z_mm).argmin()
-        return found.probabilities[level, plane] / 255 - config.crop.threshold + 0.5
+        # Linear between planes, as the mask is that a head on level crops sees.
+        index = float(slice_index(np.array(z_mm), found.plane_z_mm))
+        lower = found.probabilities[level, int(index)].astype(float)
+        upper = found.probabilities[level, min(int(index) + 1, len(found.plane_z_mm) - 1)]
+        return (lower + (index - int(index)) * (upper - lower)) / 255 - config.crop.threshold + 0.5
     if study.presence is None:
         return None
     return (study.levels[np.abs(images.z_mm - z_mm).argmin()] == level + 1).astype(float)
