@@ -64,9 +64,8 @@ def measures(labels: np.ndarray, predicted: Predicted, counts: np.ndarray) -> np
     column = (counts @ losses) / (counts @ weights)
     row = counts @ (losses.sum(axis=1) / weights.sum(axis=1)) / studies
     everything = (counts @ losses.sum(axis=1)) / (counts @ weights.sum(axis=1))
-    right, both, either = (
-        counts @ values.astype(float) for values in (positive == found, positive & found, _sum(positive, found))
-    )
+    right, both = (counts @ values.astype(float) for values in (positive == found, positive & found))
+    either = counts @ positive.astype(float) + counts @ found.astype(float)
     areas = np.stack(
         [_areas(positive[:, j], predicted.probabilities[:, j], counts) for j in range(labels.shape[1])], axis=1
     )
@@ -100,10 +99,6 @@ def _areas(positive: np.ndarray, scores: np.ndarray, counts: np.ndarray) -> np.n
 
 def _f1(both: np.ndarray, either: np.ndarray) -> np.ndarray:
     return np.where(either > 0, 2 * both / np.maximum(either, 1), 0.0)
-
-
-def _sum(one: np.ndarray, other: np.ndarray) -> np.ndarray:
-    return one.astype(int) + other
 
 
 def _nanmean(values: np.ndarray) -> np.ndarray:

@@ -20,7 +20,8 @@ PLAIN, GROUP = "plain", "group"
 HELD_OUT_SHARE = 0.2
 FINALISTS = 5
 NAMES = ("backbone", "protocol", "fold")
-# Sized for two free cores and 24 studies with masks; on busy ones VGG16-BN alone took six minutes a cell.
+# For two cores and some 24 studies with masks: so few slices need small batches, or an epoch has too few steps to learn
+# in. VGG16-BN took over four minutes a cell on one busy core, the others half a minute to one.
 QUICK = ("data.image_size_px=64", "data.slices_per_study=26", "data.workers=0", "train.batch_size=8")
 
 

@@ -10,11 +10,9 @@ from cspine.anatomy import TARGETS
 from cspine.bootstrap import Interval, Predicted, differences, intervals
 from cspine.config import DatasetConfig
 from cspine.errors import UserError
-from cspine.metrics import weighted_log_loss
 from cspine.paths import find_dataset
 from cspine.runs import ENSEMBLE, OutOfFold, Run, all_runs, find_runs, read_out_of_fold
 from cspine.scores import (
-    out_of_fold_scores,
     read_slice_scores,
     read_thresholds,
     slice_text,
@@ -50,28 +48,24 @@ def evaluate_runs(names: Sequence[str], config: DatasetConfig) -> tuple[dict[str
         told = "".join(f"\n  {name}: {lack}" for name, lack in lacks.items())
         raise UserError(f"{oof}/ holds no run with all folds; train some: python src/train.py --fold all{told}")
     data = read_out_of_fold([run for run in runs if run.kind == "fracture"], config)
-    decided = {name: decide(name, data) for name in data.predictions}
-    scores = {
-        run.name: _fracture_scores(run.name, data, decided) if run.kind == "fracture" else read_slice_scores(run)
-        for run in runs
-    }
+    fractures = _fracture_scores(data)
+    scores = {run.name: fractures[run.name] if run.kind == "fracture" else read_slice_scores(run) for run in runs}
     return scores, lacks
 
 
-def decide(name: str, data: OutOfFold) -> Predicted:
-    """A run's probabilities, decided fold by fold at thresholds fitted on the other folds."""
-    predictions = data.predictions[name]
-    return Predicted(predictions, predictions >= nested_thresholds(data.labels, predictions, data.folds))
-
-
-def _fracture_scores(name: str, data: OutOfFold, decided: dict[str, Predicted]) -> dict[str, Any]:
-    scores = out_of_fold_scores(name, data) | {"intervals": _ends(intervals(data.labels, decided[name]))}
-    losses = {other: weighted_log_loss(data.labels, data.predictions[other], "column") for other in decided}
-    best = min(losses, key=lambda other: losses[other])
-    if best == name:
-        return scores
-    found = differences(data.labels, decided[name], decided[best])
-    return scores | {"behind": {"run": best, **{measure: _finite(list(values)) for measure, values in found.items()}}}
+def _fracture_scores(data: OutOfFold) -> dict[str, dict[str, Any]]:
+    """Of each run, decided fold by fold at thresholds fitted on the other folds."""
+    scores, decided = {}, {}
+    for name, predictions in data.predictions.items():
+        cuts = nested_thresholds(data.labels, predictions, data.folds)
+        decided[name] = Predicted(predictions, predictions >= cuts)
+        ends = _ends(intervals(data.labels, decided[name]))
+        scores[name] = study_scores(data.labels, predictions, cuts) | {"intervals": ends}
+    best = min(scores, key=lambda name: scores[name]["loss"]["column"], default="")
+    for name in scores.keys() - {best}:
+        found = differences(data.labels, decided[name], decided[best])
+        scores[name]["behind"] = {"run": best, **{key: _finite(list(values)) for key, values in found.items()}}
+    return scores
 
 
 def _ends(found: dict[str, Interval]) -> dict[str, list[float | None]]:

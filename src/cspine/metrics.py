@@ -26,13 +26,13 @@ def weighted_log_loss(
     target, then their mean weighted 7 for the patient and 1 for a level. Probabilities are clipped to [clip, 1 - clip].
     Raises ValueError for NaN, values outside [0, 1], labels other than 0 and 1, and for no studies.
     """
-    losses, weights = loss_terms(labels, probabilities, clip)
     if normalisation == "row":
         return float(study_losses(labels, probabilities, clip).mean())
-    if normalisation == "global":
-        return float(losses.sum() / weights.sum())
     if normalisation == "column":
-        return float(np.average(losses.sum(axis=0) / weights.sum(axis=0), weights=COLUMN_WEIGHTS))
+        return float(np.average(target_losses(labels, probabilities, clip), weights=COLUMN_WEIGHTS))
+    if normalisation == "global":
+        losses, weights = loss_terms(labels, probabilities, clip)
+        return float(losses.sum() / weights.sum())
     raise ValueError(f"normalisation {normalisation!r} is none of {', '.join(NORMALISATIONS)}")
 
 

@@ -172,7 +172,6 @@ def _account(
         "score": score,
         "facts": task.facts(),
         "seconds": round(seconds, 1),
-        "hours": round(seconds / 3600, 4),
         **peaks_gb(world.device),
         "device": torch.cuda.get_device_name() if cuda else f"cpu, {torch.get_num_threads()} threads",
         "processes": world.size,

@@ -11,6 +11,7 @@ from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence
 from cspine.anatomy import LEVELS
 from cspine.config import Model, Sequence
 from cspine.models.backbones import create_backbone, feature_count
+from cspine.models.mirror import refuse_mirror
 from cspine.models.sequence_classifier import recurrent_network
 
 
@@ -67,5 +68,6 @@ class RecurrentClassifier(nn.Module):
 
 def build(settings: Model, channels: int, outputs: int) -> RecurrentClassifier:
     """The model for slices of `channels`."""
+    refuse_mirror(settings, "")
     backbone = create_backbone(settings, channels)
     return RecurrentClassifier(backbone, feature_count(backbone), outputs, settings.dropout, settings.sequence)
