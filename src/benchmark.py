@@ -5,6 +5,7 @@
     python src/benchmark.py cache [data.root=input/phantom]  random samples/s from the cache, and GB for 2,019 studies
     python src/benchmark.py loader [--config FILE]           the training loop beside its step on a resident batch
     python src/benchmark.py inference [--config FILE]        350 slices through a vertebra model beside bare passes
+    python src/benchmark.py heads [--runs RUN ...]           every fracture head's scores and costs, between two oracles
     python src/benchmark.py learnable                        AUC of a small network on crops of the phantom
     python src/benchmark.py realism --study DIR [DIR ...]    HU of tissues and power of noise, phantom beside real CT
     python src/benchmark.py shortcuts                        AUC of file sizes, HU, noise and headers on the phantom
@@ -17,7 +18,7 @@ from pathlib import Path
 from cspine.cli import Parser, run
 from cspine.errors import UsageError
 
-NAMES = ("decode", "memory", "cache", "loader", "inference", "learnable", "realism", "shortcuts")
+NAMES = ("decode", "memory", "cache", "loader", "inference", "heads", "learnable", "realism", "shortcuts")
 
 
 def main() -> None:
@@ -29,6 +30,7 @@ def main() -> None:
     parser.add_argument("--processes", type=int, nargs="+", default=[1, 2])
     parser.add_argument("--patients", type=int, default=3000, help="of `learnable`; more of them take longer")
     parser.add_argument("--studies", type=int, default=300, help="of `shortcuts`")
+    parser.add_argument("--runs", nargs="+", default=[], metavar="RUN", help="of `heads`; default: all whole ones")
     parser.add_argument("--seed", type=int, default=0, help="of `learnable` and `shortcuts`")
     args = parser.parse_with_overrides()
     if args.what in ("decode", "memory", "realism") and not args.study:

@@ -5,8 +5,7 @@ it out. A level's outline is stage 1's where that maps levels, else the mask's, 
 """
 
 from collections.abc import Mapping
-from dataclasses import replace
-from functools import cache, partial
+from functools import cache
 from pathlib import Path
 
 import numpy as np
@@ -22,15 +21,14 @@ from cspine.data.grid import slice_index
 from cspine.engine.distributed import choose_device
 from cspine.engine.saliency import smooth_gradient
 from cspine.errors import UserError
-from cspine.inference import LoadedMember, load_fold
-from cspine.level_maps import map_files, run_level_map
+from cspine.held_out import load_placed_fold, out_of_fold_images, out_of_fold_presence
+from cspine.inference import LoadedMember
 from cspine.metrics import loss_weights, study_losses, target_losses
 from cspine.pictures.canvas import save
 from cspine.pictures.worst import Case, Shown, draw_case
 from cspine.runs import ENSEMBLE, OutOfFold, find_runs, read_out_of_fold
 from cspine.tables import STUDY, write_table
-from cspine.tasks.base import LooksAtLevels, StudyImages, find_task, run_folder
-from cspine.tasks.fracture_slice import read_presence
+from cspine.tasks.base import LooksAtLevels, StudyImages, find_task
 
 FOLDER = "worst"
 # Standard deviation, as a share of a plane's side, over which the heat of single pixels is gathered.
@@ -61,10 +59,10 @@ def draw_worst(name: str, config: Config, count: int) -> Path:
         )
     cases = worst_cases(read_out_of_fold([run], config), name, count)
     device = choose_device(config.train.device)
-    member = cache(lambda fold: _placed(load_fold(Path(config.paths.oof), name, fold, device), config))
+    member = cache(lambda fold: load_placed_fold(name, fold, config, device))
     if not issubclass(find_task(member(cases[0].fold).config.task), LooksAtLevels):
         raise UserError(f"--run {name}: its task {run.config['task']} has no method `look`, which its pictures need")
-    presence = _presence(member(cases[0].fold).config)
+    presence = out_of_fold_presence(member(cases[0].fold).config)
     folder = run.folder / FOLDER
     for old in folder.glob("*.png"):
         old.unlink()
@@ -94,22 +92,12 @@ def worst_table(cases: list[Case], pictures: list[str]) -> pd.DataFrame:
     return table.assign(picture=pictures)
 
 
-def _placed(member: LoadedMember, config: Config) -> LoadedMember:
-    """A member whose config points at the folders of `config`."""
-    data = replace(member.config.data, root=config.data.root)
-    return replace(member, config=replace(member.config, paths=config.paths, data=data))
-
-
-def _presence(config: Config) -> Mapping[str, np.ndarray]:
-    return read_presence(config) if config.stage1 else {}
-
-
 def _draw(
     case: Case, member: LoadedMember, presence: Mapping[str, np.ndarray], device: torch.device, file: Path
 ) -> None:
     config = member.config
     study = open_study(config, case.uid)
-    images = _images(study, config, presence.get(case.uid))
+    images = out_of_fold_images(study, config, presence.get(case.uid))
     by_suspicion = [int(level) for level in np.argsort(-case.predictions[1:], kind="stable")]
     costliest, shown = _costliest(case), []
     for level in by_suspicion:
@@ -134,19 +122,6 @@ def _costliest(case: Case) -> int:
 def _words(case: Case, level: int, why: str) -> str:
     truth = "fractured" if case.labels[1 + level] else "sound"
     return f"{LEVELS[level]} {case.predictions[1 + level]:.2f}, {truth}: {why}"
-
-
-def _images(study: CachedStudy, config: Config, presence: np.ndarray | None) -> StudyImages:
-    """What the run's heads infer from, with out-of-fold levels of stage 1 as in training."""
-    geometry = study.geometry
-    images = StudyImages(np.array(study.volume), geometry.z_mm, geometry.spacing_mm, thickness_mm=geometry.thickness_mm)
-    if config.stage1 is None:
-        return images
-    run = run_folder(config, config.stage1)
-    has_map = bool(map_files(run, study.uid))
-    return images.with_stage1(
-        presence, cache(partial(run_level_map, run, study.uid, geometry.z_mm)) if has_map else None
-    )
 
 
 def _look(
