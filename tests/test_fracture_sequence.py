@@ -1,6 +1,8 @@
 """fracture/sequence on tiny studies whose level maps are made from their masks: trained, predicted, refused."""
 
 import json
+import subprocess
+import sys
 from dataclasses import replace
 from pathlib import Path
 
@@ -14,7 +16,7 @@ from tiny_pipeline import ALONE
 
 from cspine.aggregate import overall
 from cspine.anatomy import LEVELS, TARGETS
-from cspine.config import Augment, Config, Crop, Model, Paths, Sequence, Train
+from cspine.config import Augment, Config, Crop, Model, Paths, Sequence, Train, to_dict
 from cspine.data.cache import open_study
 from cspine.data.level_samples import UNKNOWN, LevelSamples
 from cspine.data.prepare import prepare_and_report
@@ -27,6 +29,7 @@ from cspine.tasks.base import StudyImages
 from cspine.tasks.fracture_sequence import Task, weighted_entropy
 from cspine.training import train_fold
 
+ROOT = Path(__file__).parents[1]
 STILL = Augment(share=0.0)
 
 
@@ -170,6 +173,20 @@ def test_a_level_that_is_cut_off_is_neither_trained_on_nor_judged(levels: Levels
         write_level_map(file, levels.map_of(uid))
 
 
+def test_the_prior_of_a_missing_level_is_fitted_where_it_was_missing(levels: Levels) -> None:
+    assert Task(levels.config, None).priors["C1"] == pytest.approx(0.5)
+    for number, fractured in ((0, 1), (2, 0)):
+        file = levels.map_file(levels.data.uids[number])
+        try:
+            write_level_map(file, levels.map_of(levels.data.uids[number], but=1))
+            priors = Task(levels.config, None).priors
+        finally:
+            write_level_map(file, levels.map_of(levels.data.uids[number]))
+        # Five usual studies, of which half are fractured, and the one that lacks the level.
+        assert priors["C1"] == pytest.approx((2.5 + fractured) / 6)
+        assert priors["C2"] == pytest.approx(0.5)
+
+
 def test_levels_without_a_fracture_are_drawn_in_part_and_stand_for_all(levels: Levels) -> None:
     samples = Task(replace(levels.config, crop=replace(levels.config.crop, negatives=0.5)), None).training_samples()
     assert (len(samples), samples.fractured.sum()) == (16, 8)
@@ -178,10 +195,13 @@ def test_levels_without_a_fracture_are_drawn_in_part_and_stand_for_all(levels: L
     assert {int(samples.fractured[order].sum()) for order in drawn} == {8}
     assert {int(number) for order in drawn for number in order} == set(range(16))
     weights = [float(samples[number, -1]["weight"]) for number in drawn[0]]
-    assert sorted(weights) == [1.0] * 8 + [2.0] * 4
+    # Of 8 fractured, twice as dear, and 4 others that stand for 8: 2 * 8 + 8 over 12 levels.
+    assert sorted(weights) == pytest.approx([0.5] * 8 + [1.0] * 4)
+    costs = [weight * (1 + samples.fractured[n]) for weight, n in zip(weights, drawn[0], strict=True)]
+    assert np.mean(costs) == pytest.approx(1)
     everything = Task(levels.config, None).training_samples()
     assert len(everything.draw(np.random.default_rng(0))) == 16
-    assert {float(everything[number, -1]["weight"]) for number in range(16)} == {1.0}
+    assert [float(everything[number, -1]["weight"]) for number in range(16)] == pytest.approx([2 / 3] * 16)
 
 
 def known_slices(samples: LevelSamples, uid: str, level: int) -> list[float]:
@@ -229,11 +249,11 @@ def test_the_mask_is_moved_but_not_repainted(levels: Levels) -> None:
     assert image[1, -1].max() == plain[1, -1].max() == 255
 
 
-def test_the_loss_is_the_weighted_mean_of_what_is_known() -> None:
+def test_the_loss_is_the_mean_of_what_is_known_by_its_weight() -> None:
     logits, truth = torch.tensor([0.5, -1.0, 2.0]), torch.tensor([1.0, 0.0, 1.0])
     weights = torch.tensor([1.0, 3.0, 0.0])
     softplus = torch.nn.functional.softplus(torch.tensor([-0.5, -1.0]))
-    expected = (2 * softplus[0] + 3 * softplus[1]) / 5
+    expected = (2 * softplus[0] + 3 * softplus[1]) / 3
     assert float(weighted_entropy(logits, truth, weights, 2.0)) == pytest.approx(float(expected))
     assert float(weighted_entropy(logits, truth, torch.zeros(3), 2.0)) == 0
 
@@ -248,9 +268,30 @@ def test_the_images_count_by_their_boxes_weight(levels: Levels) -> None:
         )
         for weight in (0.0, 1.0, 3.0)
     }
-    images = weighted_entropy(outputs[0, [1, 3]], torch.tensor([0.0, 1.0]), torch.ones(2), 2.0)
+    images = weighted_entropy(outputs[0, [1, 3]], torch.tensor([0.0, 1.0]), torch.ones(2), 2.0) * 2 / 8
     assert losses[1.0] - losses[0.0] == pytest.approx(float(images), rel=1e-4)
     assert losses[3.0] - losses[0.0] == pytest.approx(3 * float(images), rel=1e-4)
+
+
+def test_two_processes_learn_what_one_does_at_the_same_global_batch(levels: Levels) -> None:
+    """Without batch norms, whose statistics are each process's own; a fractured level weighs alike in every batch."""
+    model = replace(levels.config.model, backbone="test_convnext")
+    crop = replace(levels.config.crop, negatives=0.5)
+    config = replace(levels.config, model=model, crop=crop, train=Train(epochs=8, batch_size=4, max_rate=3e-3))
+    for fold in (0, 1):
+        train_fold(replace(config, name="alone"), fold, ALONE)
+    two = replace(config, name="pair", train=replace(config.train, batch_size=2, device="cpu"))
+    file = levels.folder / "pair.yaml"
+    file.write_text(json.dumps(to_dict(two)))  # JSON is YAML
+    launcher = [sys.executable, "-m", "torch.distributed.run", "--nproc_per_node", "2", "--master_port", "29523"]
+    words = ["src/train.py", "--config", str(file), "--fold", "all"]
+    done = subprocess.run([*launcher, *words], cwd=ROOT, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    one, both = (read_study_table(levels.folder / "oof" / name / "oof.csv") for name in ("alone", "pair"))
+    assert (one[[STUDY, "fold"]] == both[[STUDY, "fold"]]).all(axis=None)
+    assert one[list(LEVELS[:2])].to_numpy().std() > 0.01
+    # Gradients are summed in another order: float32 rounding over the steps of eight epochs.
+    np.testing.assert_allclose(one[list(TARGETS)], both[list(TARGETS)], atol=1e-3)
 
 
 @pytest.mark.parametrize(

@@ -148,7 +148,8 @@ def test_only_levels_found_and_images_known_cost_anything(levels: Levels) -> Non
     found[0, :2], found[1, 1] = 1, 1
     slices[0, 0, 2], slices[1, 1] = 1, 0
     slices[1, 6] = 1  # of a level that is not found
-    task.loss(outputs, {"fractured": torch.ones(2, 8), "found": found, "slices": slices}).backward()
+    weight = torch.cat([torch.ones(2, 1), found], dim=1)
+    task.loss(outputs, {"fractured": torch.ones(2, 8), "weight": weight, "slices": slices}).backward()
     assert outputs.grad is not None
     moved = outputs.grad != 0
     assert moved[:, 0].all()

@@ -140,31 +140,30 @@ def test_inference_of_a_study_is_the_mean_of_what_its_folds_say(trained: Levels)
 def test_a_level_that_stage1_does_not_map_gets_the_prior_and_is_not_trained_on(trained: Levels) -> None:
     config = replace(stack_config(trained), stage1="maps")
     samples = Task(config, None).training_samples()
-    assert samples[0, -1]["judged"].tolist() == [1, 1, 0, 0, 0, 0, 0]
+    assert (samples[0, -1]["weight"] > 0).tolist() == [True] * 3 + [False] * 5
     uid = trained.data.uids[0]
     whole, missing = (infer(config, uid, trained.map_of(uid, but)) for but in (0, 1))
     priors = [fact["priors"]["C1"] for fact in load(config)[1]]
     assert missing[1] == pytest.approx(np.mean(priors))
     assert missing[1] != pytest.approx(whole[1], abs=1e-3)
     unknown = Task(stack_config(trained), None).training_samples()
-    assert unknown[0, -1]["judged"].tolist() == [1] * 7
+    assert (unknown[0, -1]["weight"] > 0).all()
 
 
 def test_levels_that_are_not_judged_cost_nothing(levels: Levels) -> None:
     task = Task(stack_config(levels), None)
     outputs = torch.randn(3, 8, generator=torch.Generator().manual_seed(0), requires_grad=True)
-    judged = torch.ones(3, 7)
-    judged[1, 2], judged[2] = 0, 0
-    task.loss(outputs, {"fractured": torch.ones(3, 8), "judged": judged}).backward()
+    weight = torch.ones(3, 8)
+    weight[1, 3], weight[2, 1:] = 0, 0
+    task.loss(outputs, {"fractured": torch.ones(3, 8), "weight": weight}).backward()
     assert outputs.grad is not None
-    assert (outputs.grad[:, 1:] != 0).equal(judged > 0)
-    assert (outputs.grad[:, 0] != 0).all()
+    assert (outputs.grad != 0).equal(weight > 0)
 
 
 def test_the_patient_counts_as_much_as_the_levels() -> None:
     outputs, truth = torch.zeros(2, 8), torch.zeros(2, 8)
     config = Config(name="n", task="fracture/volume")
-    both = Task.loss(type("T", (), {"config": config})(), outputs, {"fractured": truth, "judged": torch.ones(2, 7)})
+    both = Task.loss(type("T", (), {"config": config})(), outputs, {"fractured": truth, "weight": torch.ones(2, 8)})
     assert float(both) == pytest.approx(2 * np.log(2))
 
 

@@ -16,9 +16,11 @@ from cspine.metrics import (
     auc,
     auc_interval,
     column_weights,
+    even_weights,
     f1,
     sensitivity,
     specificity,
+    study_weights,
     target_losses,
     weighted_log_loss,
 )
@@ -184,3 +186,26 @@ def test_a_label_that_does_not_count_leaves_the_others_of_its_column() -> None:
     assert (weights[~counted] == 0).all()
     assert weights.mean(axis=0) == pytest.approx(np.array([7, 1, 1, 1, 0, 1, 1, 1]) / 14)
     assert column_weights(labels[:0], counted[:0]).shape == (0, 8)
+
+
+@given(TABLES, st.floats(0.5, 5))
+def test_even_weights_make_the_costs_one_on_average(
+    table: tuple[np.ndarray, np.ndarray], positive_weight: float
+) -> None:
+    truth, counted = table
+    weights = even_weights(truth, counted, positive_weight)
+    costs = weights * (1 + (positive_weight - 1) * truth)
+    assert costs.mean() == pytest.approx(1 if counted.any() else 0)
+    # On one scale for all.
+    np.testing.assert_allclose(weights * counted.sum(), counted * weights.sum(), rtol=1e-9, atol=1e-9)
+
+
+def test_patients_and_levels_are_each_even_among_themselves() -> None:
+    labels = np.array([[1, 1, 0, 0, 0, 0, 0, 0], [0] * 8])
+    judged = np.ones((2, 7), bool)
+    judged[1, 3:] = False
+    weights = study_weights(labels, judged, 2.0)
+    np.testing.assert_allclose(weights[:, 0], 1 / 1.5)
+    # Ten levels judged of fourteen, of which one counts twice.
+    np.testing.assert_allclose(weights[:, 1:], judged * 14 / 11)
+    assert study_weights(labels[:0], judged[:0], 2.0).shape == (0, 8)

@@ -72,6 +72,21 @@ def column_weights(labels: np.ndarray, counted: np.ndarray) -> np.ndarray:
     return shares * weights / np.where(mean > 0, mean, 1.0)
 
 
+def even_weights(truth: np.ndarray, counted: np.ndarray, positive_weight: float) -> np.ndarray:
+    """`counted` on the scale on which a positive counting `positive_weight` times makes the mean of the weights 1.
+
+    With these the mean over any batches of samples, or over processes, is that over all of them. All arrays alike.
+    """
+    mean = float(np.mean(counted * (1 + (positive_weight - 1) * truth))) if np.size(counted) else 0.0
+    return counted / mean if mean else np.zeros(np.shape(counted))
+
+
+def study_weights(labels: np.ndarray, judged: np.ndarray, positive_weight: float) -> np.ndarray:
+    """`even_weights` (n, 8) of labels (n, 8): the patients' among themselves, and those of the levels judged (n, 7)."""
+    patients = even_weights(labels[:, :1], np.ones((len(labels), 1)), positive_weight)
+    return np.hstack([patients, even_weights(labels[:, 1:], np.asarray(judged, float), positive_weight)])
+
+
 def auc(labels: np.ndarray, scores: np.ndarray) -> float | None:
     """The area under the ROC curve; None where only one class is present."""
     return float(roc_auc_score(labels, scores)) if len(np.unique(labels)) > 1 else None

@@ -61,7 +61,7 @@ class LevelSamples:
         return {
             "image": torch.from_numpy(image),
             "fractured": torch.tensor(level.fractured, dtype=torch.float32),
-            "weight": torch.tensor(1.0 if level.fractured else self._negative_weight, dtype=torch.float32),
+            "weight": torch.tensor(self._weight(level), dtype=torch.float32),
             "slices": torch.from_numpy(truth),
         }
 
@@ -78,10 +78,15 @@ class LevelSamples:
         everything = len(self) - fractured
         return everything if share is None or not fractured else min(everything, round(share * fractured))
 
-    @property
-    def _negative_weight(self) -> float:
-        """Each of the drawn stands for so many, so that the probabilities stay those of all levels."""
-        return (len(self) - int(self.fractured.sum())) / max(1, self._negatives)
+    def _weight(self, level: Level) -> float:
+        """Each of the drawn others stands for so many, so that the probabilities stay those of all levels.
+
+        Even, as metrics.even_weights, over the levels that an epoch draws.
+        """
+        fractured = int(self.fractured.sum())
+        others, drawn = len(self) - fractured, self._negatives
+        total = self.config.train.positive_weight * fractured + others
+        return (1.0 if level.fractured else others / max(1, drawn)) * (fractured + drawn) / total
 
 
 def grey_only(augment: Augment, name: str) -> Augment:

@@ -14,6 +14,7 @@ from cspine.data.augment3d import VolumeAugmenter, cut_window
 from cspine.data.cache import CachedStudy
 from cspine.data.grid import study_grid
 from cspine.data.level_crops import LevelPlace
+from cspine.metrics import study_weights
 
 
 @dataclass(frozen=True, eq=False)
@@ -65,7 +66,7 @@ def _first_plane(middle: float, config: Config) -> int:
 
 
 class StackSamples:
-    """Studies, one sample each: `image` (windows, z, y, x), `fractured` (8,) and the levels `judged` (7,).
+    """Studies, one sample each: `image` (windows, z, y, x), `fractured` (8,), and `weight` (8,), 0 where not judged.
 
     With `augmented` they are held in memory on their grids, because it takes longer to make them than to train on them.
     """
@@ -80,6 +81,8 @@ class StackSamples:
     ) -> None:
         """`fractured` are the labels (studies, 8)."""
         self.studies, self.views, self.fractured, self.config = studies, views, fractured, config
+        judged = np.array([view.judged for view in views], bool).reshape(-1, len(LEVELS))
+        self.weights = study_weights(fractured, judged, config.train.positive_weight)
         self.augmenter = VolumeAugmenter(config.volume_augment, config.volume, config.preprocess.windows)
         self.grids: list[tuple[np.ndarray, float]] = []
         if augmented:
@@ -99,7 +102,7 @@ class StackSamples:
         return {
             "image": torch.from_numpy(image),
             "fractured": torch.from_numpy(self.fractured[position].astype(np.float32)),
-            "judged": torch.from_numpy(view.judged.astype(np.float32)),
+            "weight": torch.from_numpy(self.weights[position].astype(np.float32)),
         }
 
     def draw(self, rng: np.random.Generator) -> np.ndarray:

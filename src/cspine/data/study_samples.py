@@ -6,13 +6,15 @@ import numpy as np
 import torch
 
 from cspine.data.level_samples import UNKNOWN, LevelSamples
+from cspine.metrics import study_weights
 
 
 class StudySamples:
     """The studies in which levels are found, one sample each.
 
     `image` (7, slices, channels, y, x), 0 where a level is not `found` (7,), `fractured` (8,) the patient and its
-    levels, and `slices` (7, slices), what is known of the images. One draw moves all levels of a patient alike.
+    levels, `weight` (8,) theirs in the loss, and `slices` (7, slices), what is known of the images. One draw moves all
+    levels of a patient alike.
     """
 
     def __init__(self, levels: LevelSamples, positions: np.ndarray, fractured: np.ndarray) -> None:
@@ -21,6 +23,7 @@ class StudySamples:
         kept = np.flatnonzero(np.any(positions >= 0, axis=1))
         self.studies = [levels.studies[number] for number in kept]
         self.positions, self.fractured = positions[kept], fractured[kept]
+        self.weights = study_weights(self.fractured, self.found, levels.config.train.positive_weight)
 
     @property
     def found(self) -> np.ndarray:
@@ -40,6 +43,7 @@ class StudySamples:
             ),
             "found": torch.from_numpy(self.found[number].astype(np.float32)),
             "fractured": torch.from_numpy(self.fractured[number].astype(np.float32)),
+            "weight": torch.from_numpy(self.weights[number].astype(np.float32)),
             "slices": torch.from_numpy(all_levels(slices, UNKNOWN)),
         }
 

@@ -67,7 +67,7 @@ class Task(fracture_slice.Task):
         return (entropy * batch["weight"]).sum(dim=1).mean()
 
     def predictions(self, logits: np.ndarray) -> pd.DataFrame:
-        """A study table; a level that stage 1 does not see gets its prevalence outside the fold."""
+        """A study table; a level that stage 1 does not see gets its prior."""
         probabilities = torch.from_numpy(logits).sigmoid().numpy()
         rows = {
             study.uid: blended_row(found, self._judged(study), self.priors, self.config)
@@ -101,9 +101,6 @@ class Task(fracture_slice.Task):
 
     def _chosen(self, study: CachedStudy) -> np.ndarray:
         return sweep_indices(study.geometry.z_mm, self._presence_of(study), self.config.sweep)
-
-    def _judged(self, study: CachedStudy) -> np.ndarray:
-        return levels_seen(self.presence[study.uid], study.geometry.spacing_mm)
 
     def _features(self, chosen: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
         """What the encoder makes of the chosen slices of every study, float16 (n, width) by study."""

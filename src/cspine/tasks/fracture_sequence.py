@@ -41,6 +41,7 @@ class Task(FractureHead):
         super().__init__(config, fold)
         self.places = {study.uid: level_places(config, study) for study in (*self.training, *self.predicted)}
         self.volumes_mm3 = usual_volumes_mm3([self.places[study.uid] for study in self.training])
+        self.fit_priors({study.uid: is_judged(self._judged(study.uid)) for study in self.training})
 
     def training_samples(self) -> LevelSamples:
         return self._samples(self.training, augmented=True)
@@ -69,7 +70,7 @@ class Task(FractureHead):
         return self.config.crop.boxes * images
 
     def predictions(self, logits: np.ndarray) -> pd.DataFrame:
-        """A study table; a level that is not found gets its prevalence outside the fold."""
+        """A study table; a level that is not found gets its prior."""
         levels = iter(torch.from_numpy(logits[:, 0]).sigmoid().numpy())
         rows = {study.uid: study_row(self._judged(study.uid), levels, self.priors) for study in self.predicted}
         return self.study_table(rows)
@@ -149,6 +150,11 @@ def whole_levels(
     """The places of the levels that are found to at least `crop.least_share` of their usual volume; else None."""
     least = config.crop.least_share * volumes_mm3
     return [place if place and place.volume_mm3 >= low else None for place, low in zip(places, least, strict=True)]
+
+
+def is_judged(places: Sequence[LevelPlace | None]) -> np.ndarray:
+    """bool (7,): the levels that have a place."""
+    return np.array([place is not None for place in places])
 
 
 def judged_levels(config: Config, images: StudyImages, facts: Sequence[dict[str, Any]]) -> list[LevelPlace | None]:

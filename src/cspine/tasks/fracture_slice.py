@@ -14,9 +14,10 @@ import torch
 from torch import nn
 from torch.nn.functional import binary_cross_entropy_with_logits
 
-from cspine.aggregate import level_probabilities, overall
+from cspine.aggregate import level_probabilities, levels_seen, overall
 from cspine.anatomy import LEVELS, TARGETS
 from cspine.config import Config
+from cspine.data.cache import CachedStudy
 from cspine.data.datasets import SliceSamples
 from cspine.data.slices import MINIMUM_PRESENCE, margin_px, visible_slices
 from cspine.engine.forward import mean_probabilities
@@ -35,6 +36,7 @@ class Task(FractureHead):
     def __init__(self, config: Config, fold: int | None) -> None:
         super().__init__(config, fold)
         self.presence = read_presence(config)
+        self.fit_priors({study.uid: self._judged(study) for study in self.training})
 
     def training_samples(self) -> SliceSamples:
         return self._samples(self.training, augmented=True)
@@ -54,7 +56,7 @@ class Task(FractureHead):
         return total / (1 + (weight - 1) * fractured).sum()
 
     def predictions(self, logits: np.ndarray) -> pd.DataFrame:
-        """A study table; a study without usable images gets the prevalence outside the fold."""
+        """A study table; a study without usable images gets the priors."""
         fractured = self.fractured(torch.from_numpy(logits).sigmoid().numpy())
         samples, clearest_mm = self.prediction_samples(), self.config.aggregate.clearest_mm
         rows = {}
@@ -138,6 +140,9 @@ class Task(FractureHead):
             augment=self.config.augment if augmented else None,
             targets=self.targets(seen, np.concatenate([none, *fractured])) | self.inputs(seen),
         )
+
+    def _judged(self, study: CachedStudy) -> np.ndarray:
+        return levels_seen(self._presence_of(study), study.geometry.spacing_mm)
 
     def _presence_of(self, study: Any) -> np.ndarray:
         presence = self.presence.get(study.uid)

@@ -21,7 +21,7 @@ from cspine.engine.forward import mean_probabilities
 from cspine.errors import UserError
 from cspine.tasks import fracture_sequence
 from cspine.tasks.base import Look, StudyImages
-from cspine.tasks.fracture_sequence import judged_levels
+from cspine.tasks.fracture_sequence import is_judged, judged_levels
 from cspine.tasks.head import blended_row, mean_priors, study_loss
 
 
@@ -44,14 +44,14 @@ class Task(fracture_sequence.Task):
 
     def loss(self, outputs: torch.Tensor, batch: dict[str, torch.Tensor]) -> torch.Tensor:
         """The patients' and the levels' cross entropy, alike, and `crop.boxes` times that of the images known."""
-        found = batch["found"]
-        total = study_loss(outputs[:, : len(TARGETS)], batch["fractured"], found, self.config.train.positive_weight)
+        weight = batch["weight"]
+        total = study_loss(outputs[:, : len(TARGETS)], batch["fractured"], weight, self.config.train.positive_weight)
         slices = batch["slices"]
         images = outputs[:, len(TARGETS) :].reshape(slices.shape)
-        return total + self._image_loss(images, slices, found[..., None])
+        return total + self._image_loss(images, slices, weight[:, 1:, None])
 
     def predictions(self, logits: np.ndarray) -> pd.DataFrame:
-        """A study table; a level that is not found, or a study without any, gets the prevalence outside the fold."""
+        """A study table; a level that is not found, or a study without any, gets its prior."""
         samples = self.prediction_samples()
         probabilities = torch.from_numpy(logits[:, : len(TARGETS)]).sigmoid().numpy()
         rows = {
@@ -70,7 +70,7 @@ class Task(fracture_sequence.Task):
     ) -> np.ndarray:
         """The study's eight probabilities; a level that stage 1 does not find gets the mean prior of the folds."""
         places, priors = judged_levels(config, images, facts), mean_priors(facts)
-        found = np.array([place is not None for place in places])
+        found = is_judged(places)
         if not found.any():
             return np.array([priors[target] for target in TARGETS])
         batch = _batch(places, images, config)
@@ -100,7 +100,7 @@ class Task(fracture_sequence.Task):
         levels = self._samples(studies, augmented)
         labels = self.labels.loc[[study.uid for study in studies], list(TARGETS)].to_numpy()
         positions = np.full((len(studies), len(LEVELS)), -1)
-        judged = [[place is not None for place in self._judged(study.uid)] for study in studies]
+        judged = [is_judged(self._judged(study.uid)) for study in studies]
         positions[np.array(judged, bool).reshape(positions.shape)] = np.arange(len(levels))
         return StudySamples(levels, positions, labels)
 

@@ -41,6 +41,7 @@ class Task(FractureHead):
         self.volumes_mm3 = usual_volumes_mm3([places[study.uid] for study in self.training if places])
         whole = {uid: whole_levels(found, self.volumes_mm3, config) for uid, found in places.items()}
         self.views = {study.uid: stack_view(study.geometry.z_mm, whole.get(study.uid), config) for study in studies}
+        self.fit_priors({study.uid: self.views[study.uid].judged for study in self.training})
 
     def training_samples(self) -> StackSamples:
         return self._samples(self.training, augmented=True)
@@ -52,10 +53,10 @@ class Task(FractureHead):
         return starting_model(self.config, self.fold, self.outputs)
 
     def loss(self, outputs: torch.Tensor, batch: dict[str, torch.Tensor]) -> torch.Tensor:
-        return study_loss(outputs, batch["fractured"], batch["judged"], self.config.train.positive_weight)
+        return study_loss(outputs, batch["fractured"], batch["weight"], self.config.train.positive_weight)
 
     def predictions(self, logits: np.ndarray) -> pd.DataFrame:
-        """A study table; a level that is not judged gets its prevalence outside the fold."""
+        """A study table; a level that is not judged gets its prior."""
         probabilities = torch.from_numpy(logits).sigmoid().numpy()
         rows = {
             study.uid: blended_row(found, self.views[study.uid].judged, self.priors, self.config)
