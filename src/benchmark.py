@@ -29,6 +29,7 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=7)
     parser.add_argument("--processes", type=int, nargs="+", default=[1, 2])
     parser.add_argument("--patients", type=int, default=3000, help="of `learnable`; more of them take longer")
+    parser.add_argument("--learn-from", type=int, nargs="+", default=[], help="of `learnable`: so many patients, too")
     parser.add_argument("--studies", type=int, default=300, help="of `shortcuts`")
     parser.add_argument("--runs", nargs="+", default=[], metavar="RUN", help="of `heads`; default: all whole ones")
     parser.add_argument("--seed", type=int, default=0, help="of `learnable` and `shortcuts`")

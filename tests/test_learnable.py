@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from cspine.benchmarks.fracture_crops import SAMPLINGS_MM, SIZE_PX, SLICES, Sample, make_sample
-from cspine.benchmarks.learnable import predict, stack, train, with_interval
+from cspine.benchmarks.learnable import learnable_table, predict, stack, train, with_interval
 from cspine.metrics import auc
 
 
@@ -51,3 +51,12 @@ def test_the_interval_covers_the_estimate() -> None:
     value, low, _, high = with_interval(samples, scores).replace("(", "").replace(")", "").split()
     assert float(low) < float(value) < float(high)
     assert with_interval(samples, labels.astype(float)) == "1.000 (1.000 to 1.000)"
+
+
+def test_fewer_patients_are_learned_from_and_all_tested_alike() -> None:
+    lines = learnable_table(20, seed=0, processes=2, learn_from=[4, 10, 99]).splitlines()
+    told = [line for line in lines if " patients  " in line and "(" in line]
+    # Of 20 patients 14 are learned from, and more are not there.
+    assert [line.split()[0] for line in told] == ["4", "10", "14"]
+    whole = next(line for line in lines if line.startswith("0.5 mm: AUC")).split()[3]
+    assert told[-1].split()[2] == whole

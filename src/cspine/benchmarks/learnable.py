@@ -1,11 +1,13 @@
 """Can the phantom's fractures be learnt, and are they lost where the sampling is too coarse?
 
 Every patient gives one crop of CROP_MM about a place drawn as fractures are. In half of the patients the fracture is
-painted there, in the others not; everything else is drawn alike. The same small network learns from both samplings.
+painted there, in the others not; everything else is drawn alike. The same small network learns from both samplings,
+and, for how much data it takes, from fewer of the patients in as many steps.
 """
 
 import math
 import multiprocessing
+from collections.abc import Sequence
 from concurrent.futures import ProcessPoolExecutor
 
 import numpy as np
@@ -24,28 +26,41 @@ TRAIN_SHARE, VALIDATION_SHARE = 0.7, 0.1
 RESAMPLES = 1000
 
 
-def learnable_table(patients: int, seed: int, processes: int) -> str:
-    """AUC on patients that were not trained on, per sampling and type, with a 95 % interval by bootstrap."""
+def learnable_table(patients: int, seed: int, processes: int, learn_from: Sequence[int] = ()) -> str:
+    """AUC on patients that were not trained on, per sampling and type, with a 95 % interval by bootstrap.
+
+    Besides, the AUC of having learned from only so many patients; all are tested on the same.
+    """
     samples = make_samples(patients, seed, processes)
     first, last = int(TRAIN_SHARE * patients), int((TRAIN_SHARE + VALIDATION_SHARE) * patients)
     parts = samples[:first], samples[first:last], samples[last:]
     lines = ["{} patients to train, {} to validate, {} to test; ".format(*map(len, parts)) + f"{CROP_MM:g} mm crops"]
     # A small network gains nothing from a second thread, so that the samplings are learnt side by side.
     with ProcessPoolExecutor(min(processes, 2), multiprocessing.get_context("spawn")) as pool:
-        work = [pool.submit(learn, *parts, which, seed) for which in range(len(SAMPLINGS_MM))]
-        learnt = [future.result() for future in work]
+        work = {
+            (count, which): pool.submit(learn, parts[0][:count], *parts[1:], which, seed, EPOCHS * first / count)
+            for count in sorted({first, *(count for count in learn_from if count < first)})
+            for which in range(len(SAMPLINGS_MM))
+        }
+        found = {key: future.result() for key, future in work.items()}
+    learnt = [found[first, which] for which in range(len(SAMPLINGS_MM))]
     for sampling, (seen, scores) in zip(SAMPLINGS_MM, learnt, strict=True):
         lines.append(f"{sampling:g} mm: AUC {with_interval(parts[2], scores)}; validation {seen:.3f}")
     lines += ["", f"{'type':16}{'n':>5}" + "".join(f"{f'{s:g} mm':>9}" for s in SAMPLINGS_MM)]
-    return "\n".join([*lines, *_by_kind(parts[2], [scores for _, scores in learnt])])
+    lines += _by_kind(parts[2], [scores for _, scores in learnt])
+    lines += ["", f"{'learned from':16}" + "".join(f"{f'{s:g} mm':>26}" for s in SAMPLINGS_MM)]
+    for count in sorted({count for count, _ in found}):
+        aucs = [with_interval(parts[2], found[count, which][1]) for which in range(len(SAMPLINGS_MM))]
+        lines.append(f"{f'{count} patients':16}" + "".join(f"{value:>26}" for value in aucs))
+    return "\n".join(lines)
 
 
 def learn(
-    learnt: list[Sample], validation: list[Sample], test: list[Sample], which: int, seed: int
+    learnt: list[Sample], validation: list[Sample], test: list[Sample], which: int, seed: int, epochs: float
 ) -> tuple[float, np.ndarray]:
     """AUC on the validation patients, and the logits of the test patients, at one sampling."""
     torch.set_num_threads(1)
-    network = train(stack(learnt, which), _labels(learnt), EPOCHS, seed)
+    network = train(stack(learnt, which), _labels(learnt), round(epochs), seed)
     seen = auc(_labels(validation), predict(network, stack(validation, which)))
     return float("nan") if seen is None else seen, predict(network, stack(test, which))
 

@@ -32,7 +32,7 @@ def benchmark_text(args: Namespace, config: Config) -> str:
     if args.what == "learnable":
         from cspine.benchmarks.learnable import learnable_table
 
-        return learnable_table(args.patients, args.seed, processes)
+        return learnable_table(args.patients, args.seed, processes, args.learn_from)
     if args.what == "shortcuts":
         from cspine.benchmarks.shortcuts import shortcuts_table
 
