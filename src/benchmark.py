@@ -6,6 +6,7 @@
     python src/benchmark.py loader [--config FILE]           the training loop beside its step on a resident batch
     python src/benchmark.py inference [--config FILE]        350 slices through a vertebra model beside bare passes
     python src/benchmark.py heads [--runs RUN ...]           every fracture head's scores and costs, between two oracles
+    python src/benchmark.py activations --config configs/fracture/study.yaml     GB that a patient's step keeps
     python src/benchmark.py learnable                        AUC of a small network on crops of the phantom
     python src/benchmark.py realism --study DIR [DIR ...]    HU of tissues and power of noise, phantom beside real CT
     python src/benchmark.py shortcuts                        AUC of file sizes, HU, noise and headers on the phantom
@@ -18,7 +19,18 @@ from pathlib import Path
 from cspine.cli import Parser, run
 from cspine.errors import UsageError
 
-NAMES = ("decode", "memory", "cache", "loader", "inference", "heads", "learnable", "realism", "shortcuts")
+NAMES = (
+    "decode",
+    "memory",
+    "cache",
+    "loader",
+    "inference",
+    "heads",
+    "activations",
+    "learnable",
+    "realism",
+    "shortcuts",
+)
 
 
 def main() -> None:

@@ -25,6 +25,10 @@ def benchmark_text(args: Namespace, config: Config) -> str:
         from cspine.benchmarks.inference import inference_table
 
         return inference_table(config, args.rounds)
+    if args.what == "activations":
+        from cspine.benchmarks.activations import activations_table
+
+        return activations_table(config)
     if args.what == "heads":
         from cspine.benchmarks.heads import heads_table
 
