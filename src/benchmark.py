@@ -7,6 +7,7 @@
     python src/benchmark.py inference [--config FILE]        350 slices through a vertebra model beside bare passes
     python src/benchmark.py heads [--runs RUN ...]           every fracture head's scores and costs, between two oracles
     python src/benchmark.py activations --config configs/fracture/study.yaml     GB that a patient's step keeps
+    python src/benchmark.py aggregations --runs RUN [...]    from slices to levels: the mean, the clearest, the greatest
     python src/benchmark.py learnable                        AUC of a small network on crops of the phantom
     python src/benchmark.py realism --study DIR [DIR ...]    HU of tissues and power of noise, phantom beside real CT
     python src/benchmark.py shortcuts                        AUC of file sizes, HU, noise and headers on the phantom
@@ -26,6 +27,7 @@ NAMES = (
     "loader",
     "inference",
     "heads",
+    "aggregations",
     "activations",
     "learnable",
     "realism",
@@ -43,7 +45,9 @@ def main() -> None:
     parser.add_argument("--patients", type=int, default=3000, help="of `learnable`; more of them take longer")
     parser.add_argument("--learn-from", type=int, nargs="+", default=[], help="of `learnable`: so many patients, too")
     parser.add_argument("--studies", type=int, default=300, help="of `shortcuts`")
-    parser.add_argument("--runs", nargs="+", default=[], metavar="RUN", help="of `heads`; default: all whole ones")
+    parser.add_argument(
+        "--runs", nargs="+", default=[], metavar="RUN", help="of `heads` (default: all whole) and `aggregations`"
+    )
     parser.add_argument("--seed", type=int, default=0, help="of `learnable` and `shortcuts`")
     args = parser.parse_with_overrides()
     if args.what in ("decode", "memory", "realism") and not args.study:

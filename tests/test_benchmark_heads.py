@@ -10,11 +10,12 @@ import pytest
 from tiny_pipeline import Prepared
 
 from cspine.anatomy import LEVELS
+from cspine.benchmarks.aggregations import WAYS, aggregated, aggregations_table
 from cspine.benchmarks.heads import heads_table
 from cspine.benchmarks.oracles import PREVALENCE, READER, level_visibility, oracles, prevalence_oracle, reader_oracle
 from cspine.errors import UserError
 from cspine.metrics import auc, weighted_log_loss
-from cspine.runs import OutOfFold
+from cspine.runs import OutOfFold, find_runs, read_out_of_fold
 from cspine.tables import STUDY, write_table
 
 
@@ -96,3 +97,18 @@ def test_without_a_whole_run_there_is_no_table(prepared: Prepared, tmp_path: Pat
     nowhere = replace(prepared.fracture, paths=replace(prepared.fracture.paths, oof=str(tmp_path)))
     with pytest.raises(UserError, match="train some"):
         heads_table([], nowhere, studies=1)
+
+
+def test_slices_joined_as_the_run_does_give_its_own_table(prepared: Prepared) -> None:
+    config = prepared.fracture
+    data = read_out_of_fold(find_runs(prepared.oof, ["f"]), config)
+    told = aggregated("f", data, config)
+    np.testing.assert_allclose(told["mean, by presence"], data.predictions["f"], atol=1e-5)
+    # The greatest is at least the mean of the greatest few.
+    assert (told["greatest"] >= told["clearest 5 mm"] - 1e-12).all()
+    text = aggregations_table(["f"], config)
+    assert all(way in text for way in WAYS)
+    with pytest.raises(UserError, match="v does not judge slices"):
+        aggregations_table(["v"], config)
+    with pytest.raises(UserError, match="--runs fracture-slice"):
+        aggregations_table([], config)

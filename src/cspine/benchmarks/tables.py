@@ -25,6 +25,10 @@ def benchmark_text(args: Namespace, config: Config) -> str:
         from cspine.benchmarks.inference import inference_table
 
         return inference_table(config, args.rounds)
+    if args.what == "aggregations":
+        from cspine.benchmarks.aggregations import aggregations_table
+
+        return aggregations_table(args.runs, config)
     if args.what == "activations":
         from cspine.benchmarks.activations import activations_table
 

@@ -63,7 +63,7 @@ class Task(FractureHead):
         for number, study in enumerate(self.predicted):
             mine = samples.study == number
             seen = self.presence[study.uid][samples.index[mine]]
-            rows[study.uid] = _study_row(fractured[mine], seen, study.geometry.spacing_mm, self.priors, clearest_mm)
+            rows[study.uid] = study_row(fractured[mine], seen, study.geometry.spacing_mm, self.priors, clearest_mm)
         return self.study_table(rows)
 
     @staticmethod
@@ -86,15 +86,24 @@ class Task(FractureHead):
         device: torch.device,
     ) -> np.ndarray:
         """The study's eight probabilities; a level that stage 1 does not find gets the mean prior of the folds."""
+        priors = mean_priors(facts)
+        fractured, presence = cls.judge_slices(models, config, images, device)
+        if not len(fractured):
+            return np.array([priors[target] for target in TARGETS])
+        return study_row(fractured, presence, images.spacing_mm, priors, config.aggregate.clearest_mm)
+
+    @classmethod
+    def judge_slices(
+        cls, models: Sequence[nn.Module], config: Config, images: StudyImages, device: torch.device
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """f, (n,) or (n, 7), of the slices on which stage 1 sees a level at all, and its v (n, 7)."""
         if (presence := images.presence) is None:
             raise ValueError(f"{config.name} reads the levels that {config.stage1} finds, and got none")
-        priors = mean_priors(facts)
         kept = np.flatnonzero(visible_slices(presence))
         if not len(kept):
-            return np.array([priors[target] for target in TARGETS])
+            return np.zeros(0), presence[kept]
         batches = images.batches(kept, config, **cls.inputs(presence))
-        fractured = cls.fractured(mean_probabilities(models, batches, device, config.train.precision))
-        return _study_row(fractured, presence[kept], images.spacing_mm, priors, config.aggregate.clearest_mm)
+        return cls.fractured(mean_probabilities(models, batches, device, config.train.precision)), presence[kept]
 
     @classmethod
     def look(
@@ -160,7 +169,7 @@ class Task(FractureHead):
         return {"fractured": np.asarray(shown, np.float32)}
 
 
-def _study_row(
+def study_row(
     fractured: np.ndarray,
     presence: np.ndarray,
     spacing_mm: float,
