@@ -43,11 +43,11 @@ def aggregations_table(names: Sequence[str], config: Config) -> str:
     if not names:
         raise UserError("aggregations: name fracture runs that judge slices: --runs fracture-slice")
     runs = find_runs(Path(config.paths.oof), names)
-    data = read_out_of_fold(runs, config)
-    lines = []
     for run in runs:
         if run.name == ENSEMBLE or not _joins_slices(find_task(run.config["task"])):
             raise UserError(f"aggregations: {run.name} does not judge slices; name a run of a slice head")
+    data, lines = read_out_of_fold(runs, config), []
+    for run in runs:
         rows = [[way, *_cells(data, told)] for way, told in aggregated(run.name, data, config).items()]
         lines.append(text_table([run.name, "column", "calibrated", "patients AUC", "vertebrae AUC"], rows))
     return "\n\n".join(lines)
