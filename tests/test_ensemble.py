@@ -20,6 +20,7 @@ from cspine.scorecard import report_html
 from cspine.scores import out_of_fold_scores
 from cspine.tables import STUDY, read_study_table
 from cspine.thresholds import best_thresholds
+from cspine.ways import compare_ways
 
 
 @pytest.fixture(scope="module")
@@ -51,9 +52,12 @@ def test_the_files_hold_the_blend_and_its_nested_predictions(runs: SimulatedRuns
     assert sorted(file.name for file in folder.iterdir()) == ["blend.json", "oof.csv", "report.html"]
     stack = np.stack([runs.fair, runs.good])  # type: ignore[attr-defined]
     values = json.loads((folder / "blend.json").read_text())
-    assert Blend.from_json(values) == fit_blend(stack, runs.labels, ["fair", "good"])
+    ways = compare_ways(stack, runs.labels, runs.folds, ["fair", "good"])
+    assert Blend.from_json(values) == ways.blend
+    assert values["way"] == ways.way
+    assert sorted(values["least_valuable_first"]) == ["fair", "good"]
     table = read_study_table(folder / "oof.csv").set_index(STUDY).loc[runs.uids]
-    nested = nested_blend(stack, runs.labels, runs.folds)
+    nested = ways.chosen
     assert np.array_equal(table[list(TARGETS)].to_numpy(), nested)
     assert table["fold"].tolist() == runs.folds.tolist()
     assert list(values["thresholds"].values()) == best_thresholds(runs.labels, nested).tolist()
@@ -81,6 +85,7 @@ def test_what_is_scored_where(runs: SimulatedRuns) -> None:
     assert np.array_equal(good.nested, nested_blend(raw[None], runs.labels, runs.folds))
     # Fitting on the rows themselves looks better than it is.
     assert all(entry.fitted < entry.scores["loss"]["column"] for entry in (*made.members, made.blended))
+    assert made.blended.nested is made.ways.chosen
     q = np.tile(runs.labels.mean(axis=0), (60, 1))
     assert made.oracles["q"]["row"] == weighted_log_loss(runs.labels, q, "row")
     assert describe(made)["dataset"] == "phantom"
@@ -112,7 +117,7 @@ def test_members_without_information_are_called_that(tmp_path: Path) -> None:
     assert "warning: no member tells fractures apart" in ensemble_text(useless)
     assert "Warning: no member tells fractures apart" in report_html(useless)
     made.add_fracture("forwards", 1.0)
-    assert "warning" not in ensemble_text(fit_ensemble(choose_members(made.oof, []), made.config))
+    assert "no member tells" not in ensemble_text(fit_ensemble(choose_members(made.oof, []), made.config))
 
 
 def test_who_cannot_be_a_member(runs: SimulatedRuns, done) -> None:  # noqa: ARG001

@@ -21,6 +21,8 @@ from cspine.runs import ENSEMBLE, OutOfFold, Run, all_runs, find_runs, read_out_
 from cspine.scores import number, study_scores, text_table
 from cspine.tables import STUDY, write_study_table
 from cspine.thresholds import best_thresholds, nested_thresholds
+from cspine.way_scores import HEADER, WayScore, least_valuable_first, score_ways, way_json, way_rows, way_text
+from cspine.ways import Comparison, compare_ways
 
 FORMAT = 1
 
@@ -44,6 +46,9 @@ class Ensemble:
     dataset: str
     data: OutOfFold
     blend: Blend
+    ways: Comparison
+    way_scores: tuple[WayScore, ...]  # the rule's first
+    drop_order: tuple[str, ...]  # members, the least valuable first
     members: tuple[Entry, ...]
     blended: Entry
     thresholds: np.ndarray
@@ -78,15 +83,19 @@ def fit_ensemble(runs: Sequence[Run], config: DatasetConfig) -> Ensemble:
     data = read_out_of_fold(runs, config)
     names = [run.name for run in runs]
     stack = np.stack([data.predictions[name] for name in names])
-    blend = fit_blend(stack, data.labels, names)
-    blended = _entry("blend", stack, blend.apply_uncalibrated(list(stack)), data)
+    ways = compare_ways(stack, data.labels, data.folds, names)
+    raw = ways.blend.apply_uncalibrated(list(stack))
+    blended = _entry("blend", raw, ways.in_sample[ways.way], ways.chosen, data)
     prevalence = data.labels.mean(axis=0)
     constants = {"q": prevalence, "2q/(1+q)": metric_prior(prevalence)}
     return Ensemble(
         dataset=find_dataset(config).resolve().name,
         data=data,
-        blend=blend,
-        members=tuple(_entry(name, data.predictions[name][None], data.predictions[name], data) for name in names),
+        blend=ways.blend,
+        ways=ways,
+        way_scores=tuple(score_ways(ways, data.labels)),
+        drop_order=tuple(least_valuable_first(ways.blend, stack, data.labels)),
+        members=tuple(_member(name, data) for name in names),
         blended=blended,
         thresholds=best_thresholds(data.labels, blended.nested),
         priors=metric_prior(smoothed_prevalence(data.labels)),
@@ -109,6 +118,8 @@ def describe(ensemble: Ensemble) -> dict[str, Any]:
     return {
         "format": FORMAT,
         **ensemble.blend.to_json(),
+        **way_json(ensemble.ways, ensemble.way_scores),
+        "least_valuable_first": list(ensemble.drop_order),
         "thresholds": dict(zip(TARGETS, ensemble.thresholds.tolist(), strict=True)),
         "priors": dict(zip(TARGETS, ensemble.priors.tolist(), strict=True)),
         "nested_loss": ensemble.blended.scores["loss"],
@@ -141,20 +152,28 @@ def ensemble_text(ensemble: Ensemble) -> str:
             "  calibrated on the other folds. What follows is nested: row and global loss, then AUC, accuracy and F1",
             "  of patients, and of vertebrae (mean AUC of the levels). The constants know these rows' prevalence,",
             "  the prior is the best constant of the other folds: a member must beat it to be worth something.",
-            f"blend: {weights}; scale {ensemble.blend.scale:.3f}",
-            *([f"warning: {doubt}"] if (doubt := warning(ensemble)) else []),
+            "",
+            "ways to blend",
+            text_table(HEADER, way_rows(ensemble.way_scores)),
+            "  Column loss; low and high: the 95 % interval, patients drawn again. As chosen: each fold by the way",
+            "  that was best on the others, so that choosing flatters nothing; it is the row `blend` above.",
+            "  *: below the interval of the nested loss, so the way has learnt these rows by heart.",
+            f"blend: {way_text(ensemble.ways)}",
+            f"  {weights}; scale {ensemble.blend.scale:.3f}",
+            *(f"warning: {doubt}" for doubt in warnings(ensemble)),
         ]
     )
 
 
-def warning(ensemble: Ensemble) -> str | None:
+def warnings(ensemble: Ensemble) -> list[str]:
     """What to know before trusting the blend, if there is anything."""
-    if ensemble.blended.scores["loss"]["column"] < ensemble.prior["column"]:
-        return None
-    return (
-        "no member tells fractures apart on its held-out folds: the blend is no better than the prior of the other "
-        "folds. Its AUC may fall below one half, because a fold with many fractures leaves few to fit its prior on"
-    )
+    doubts = [doubt] if (doubt := ensemble.way_scores[0].doubt) else []
+    if ensemble.blended.scores["loss"]["column"] >= ensemble.prior["column"]:
+        doubts.append(
+            "no member tells fractures apart on its held-out folds: the blend is no better than the prior of the other "
+            "folds. Its AUC may fall below one half, because a fold with many fractures leaves few to fit its prior on"
+        )
+    return doubts
 
 
 def score_rows(ensemble: Ensemble) -> list[list[str]]:
@@ -176,10 +195,14 @@ def mean_level_auc(scores: dict[str, Any]) -> float | None:
     return float(np.mean(known)) if known else None
 
 
-def _entry(name: str, stack: np.ndarray, raw: np.ndarray, data: OutOfFold) -> Entry:
-    """Score members (m, n, 8), as predicted in `raw` (n, 8), after calibration and by nested folds."""
-    fitted = fit_blend(stack, data.labels).apply(list(stack))
-    nested = nested_blend(stack, data.labels, data.folds)
+def _member(name: str, data: OutOfFold) -> Entry:
+    raw = data.predictions[name]
+    fitted = fit_blend(raw[None], data.labels).apply([raw])
+    return _entry(name, raw, fitted, nested_blend(raw[None], data.labels, data.folds), data)
+
+
+def _entry(name: str, raw: np.ndarray, fitted: np.ndarray, nested: np.ndarray, data: OutOfFold) -> Entry:
+    """Score predictions (n, 8): as they are, calibrated on the rows themselves, and by nested folds."""
     cuts = nested_thresholds(data.labels, nested, data.folds)
     return Entry(
         name=name,
