@@ -15,7 +15,8 @@ from sklearn.metrics import roc_curve
 
 from cspine.anatomy import LEVELS, OVERALL, TARGETS
 from cspine.calibrate import metric_prior
-from cspine.ensembling import Ensemble, Entry, score_rows, warnings
+from cspine.ensemble_text import score_rows, warnings
+from cspine.ensembling import Ensemble, Entry
 from cspine.metrics import accuracy, f1, sensitivity, specificity, target_losses, weighted_log_loss
 from cspine.paths import PHANTOM_NAME, RSNA_NAME, atomic
 from cspine.scores import number
