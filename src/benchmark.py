@@ -11,6 +11,7 @@
     python src/benchmark.py learnable                        AUC of a small network on crops of the phantom
     python src/benchmark.py realism --study DIR [DIR ...]    HU of tissues and power of noise, phantom beside real CT
     python src/benchmark.py shortcuts                        AUC of file sizes, HU, noise and headers on the phantom
+    python src/benchmark.py blend                            31 runs of 2,019 studies blended in every way, nested
 
 Machines are noisy: what counts are the ratios, medians over --rounds; on a busy one those of CPU time.
 """
@@ -29,6 +30,7 @@ NAMES = (
     "heads",
     "aggregations",
     "activations",
+    "blend",
     "learnable",
     "realism",
     "shortcuts",

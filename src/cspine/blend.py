@@ -23,7 +23,11 @@ class Blend:
 
     def apply(self, predictions: Sequence[np.ndarray]) -> np.ndarray:
         """Blend one (n, 8) array of probabilities a member, in the order of `members`: (n, 8)."""
-        return expit(self.scale * self.mean_logits(predictions) + np.asarray(self.biases))
+        return expit(self.calibrated_logits(predictions))
+
+    def calibrated_logits(self, predictions: Sequence[np.ndarray]) -> np.ndarray:
+        """The logits of `apply`, (n, 8)."""
+        return self.scale * self.mean_logits(predictions) + np.asarray(self.biases)
 
     def apply_uncalibrated(self, predictions: Sequence[np.ndarray]) -> np.ndarray:
         """The weighted mean alone, without scale and biases: (n, 8)."""
@@ -68,6 +72,17 @@ def fit_blend(members: np.ndarray, labels: np.ndarray, names: Sequence[str] | No
     names = [str(number) for number in range(len(members))] if names is None else names
     weights = tuple(float(slope) / scale for slope in fit.slopes)
     return Blend(tuple(names), weights, scale, tuple(fit.biases.tolist()))
+
+
+def mean_blend(
+    members: np.ndarray, labels: np.ndarray, names: Sequence[str] | None = None, weights: np.ndarray | None = None
+) -> Blend:
+    """The mean of the members' logits with these weights, which sum to 1 (None: the plain mean), then calibrated."""
+    weights = np.full(len(members), 1 / len(members)) if weights is None else weights
+    mean = np.einsum("m,mnt->nt", weights, logits(members))
+    fit = fit_calibration(mean[None], labels)
+    names = [str(number) for number in range(len(members))] if names is None else names
+    return Blend(tuple(names), tuple(weights.tolist()), float(fit.slopes[0]), tuple(fit.biases.tolist()))
 
 
 def nested_blend(members: np.ndarray, labels: np.ndarray, folds: np.ndarray) -> np.ndarray:

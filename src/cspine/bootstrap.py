@@ -56,12 +56,34 @@ def differences(
     return _summary(_value(labels, one) - _value(labels, other), draws)
 
 
+def loss_interval(labels: np.ndarray, probabilities: np.ndarray, resamples: int = RESAMPLES) -> Interval:
+    """The column loss alone, as `intervals` has it, in a fraction of the time."""
+    return _interval(*_column_losses(labels, probabilities, resamples))
+
+
+def loss_difference(labels: np.ndarray, one: np.ndarray, other: np.ndarray, resamples: int = RESAMPLES) -> Interval:
+    """The column loss of probabilities `one` less that of `other`, both on the same draws of patients."""
+    (value, draws), (less, others) = (_column_losses(labels, table, resamples) for table in (one, other))
+    return _interval(value - less, draws - others)
+
+
+def _column_losses(labels: np.ndarray, probabilities: np.ndarray, resamples: int) -> tuple[float, np.ndarray]:
+    """The loss and that of each draw (resamples,)."""
+    losses, weights = loss_terms(labels, probabilities)
+    everyone = np.ones((1, len(labels)))
+    value, *draws = (_column(counts, losses, weights) for counts in (everyone, *_draws(len(labels), resamples)))
+    return float(value[0]), np.concatenate(draws)
+
+
+def _column(counts: np.ndarray, losses: np.ndarray, weights: np.ndarray) -> np.ndarray:
+    return np.average((counts @ losses) / (counts @ weights), axis=1, weights=COLUMN_WEIGHTS)
+
+
 def measures(labels: np.ndarray, predicted: Predicted, counts: np.ndarray) -> np.ndarray:
     """MEASURES of samples (b, 9) in which study i stands `counts[:, i]` times; NaN where one is not defined."""
     losses, weights = loss_terms(labels, predicted.probabilities)
     positive, found = np.asarray(labels, bool), np.asarray(predicted.decisions, bool)
     studies = counts.sum(axis=1)
-    column = (counts @ losses) / (counts @ weights)
     row = counts @ (losses.sum(axis=1) / weights.sum(axis=1)) / studies
     everything = (counts @ losses.sum(axis=1)) / (counts @ weights.sum(axis=1))
     right, both = (counts @ values.astype(float) for values in (positive == found, positive & found))
@@ -72,7 +94,7 @@ def measures(labels: np.ndarray, predicted: Predicted, counts: np.ndarray) -> np
     with np.errstate(invalid="ignore"):
         return np.column_stack(
             [
-                np.average(column, axis=1, weights=COLUMN_WEIGHTS),
+                _column(counts, losses, weights),
                 row,
                 everything,
                 areas[:, 0],
@@ -126,9 +148,10 @@ def _draws(studies: int, resamples: int) -> Iterator[np.ndarray]:
 
 def _summary(values: np.ndarray, draws: np.ndarray) -> dict[str, Interval]:
     """Draws in which a measure is not defined have no part in its interval."""
-    found = {}
-    for name, value, column in zip(MEASURES, values, draws.T, strict=True):
-        known = column[~np.isnan(column)]
-        low, high = np.percentile(known, [2.5, 97.5]) if len(known) else (np.nan, np.nan)
-        found[name] = Interval(float(value), float(low), float(high))
-    return found
+    return {name: _interval(value, column) for name, value, column in zip(MEASURES, values, draws.T, strict=True)}
+
+
+def _interval(value: float, draws: np.ndarray) -> Interval:
+    known = draws[~np.isnan(draws)]
+    low, high = np.percentile(known, [2.5, 97.5]) if len(known) else (np.nan, np.nan)
+    return Interval(float(value), float(low), float(high))

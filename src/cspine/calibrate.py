@@ -8,7 +8,6 @@ from dataclasses import dataclass
 
 import numpy as np
 from scipy.optimize import minimize
-from scipy.special import expit
 
 from cspine.anatomy import COLUMN_WEIGHTS, NEGATIVE_WEIGHTS, POSITIVE_WEIGHTS
 from cspine.metrics import loss_weights
@@ -43,6 +42,15 @@ def logits(probabilities: np.ndarray) -> np.ndarray:
         raise ValueError("probabilities must lie in [0, 1]")
     clipped = np.clip(values, CLIP, 1 - CLIP)
     return np.log(clipped) - np.log1p(-clipped)
+
+
+def log_losses(eta: np.ndarray, labels: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """The plain log loss of every logit and its derivative p - y; one exponential for both."""
+    small = np.exp(-np.abs(eta))
+    positive = eta >= 0
+    # ln(1 + exp(eta)) - y eta, for either sign of eta.
+    losses = np.log1p(small) + eta * (positive - labels)
+    return losses, np.where(positive, 1.0, small) / (1 + small) - labels
 
 
 def metric_prior(prevalence: np.ndarray) -> np.ndarray:
@@ -115,8 +123,8 @@ class Problem:
         slopes, biases = x[:members], x[members:]
         # einsum and not a product by BLAS, whose sums depend on the number of threads.
         eta = np.einsum("m,mnt->nt", slopes, self.centred) + biases
-        losses = np.logaddexp(0.0, np.where(self.labels == 1, -eta, eta))
-        by_eta = self.weights * (expit(eta) - self.labels)
+        losses, residuals = log_losses(eta, self.labels)
+        by_eta = self.weights * residuals
         off_prior, off_one = biases - self.prior, slopes.sum() - 1
         # Slopes are pulled to a sum of 1 (the members as they are) and to each other.
         apart = slopes - slopes.mean()

@@ -10,17 +10,21 @@ import numpy as np
 import pandas as pd
 import scipy
 
-from cspine.anatomy import LEVELS, OVERALL, TARGETS
+from cspine.anatomy import TARGETS
 from cspine.blend import Blend, fit_blend, nested_blend
 from cspine.calibrate import metric_prior, smoothed_prevalence
 from cspine.config import DatasetConfig
+from cspine.conformal import COVERAGE, Refer, fit_refer
 from cspine.errors import UserError
 from cspine.metrics import NORMALISATIONS, weighted_log_loss
+from cspine.operating import CLINIC, operating_points
 from cspine.paths import find_dataset, folds_file, sha256, write_json
 from cspine.runs import ENSEMBLE, OutOfFold, Run, all_runs, find_runs, read_out_of_fold, require_same_data
-from cspine.scores import number, study_scores, text_table
-from cspine.tables import STUDY, write_study_table
+from cspine.scores import study_scores
+from cspine.tables import STUDY, write_study_table, write_table
 from cspine.thresholds import best_thresholds, nested_thresholds
+from cspine.way_scores import WayScore, least_valuable_first, score_ways, way_json
+from cspine.ways import Comparison, compare_ways
 
 FORMAT = 1
 
@@ -38,15 +42,32 @@ class Entry:
 
 
 @dataclass(frozen=True)
+class Options:
+    """What a user chooses: the rule of the thresholds (thresholds.py), the prevalence at which PPV and NPV are told,
+    and the coverage of the answers that need no radiologist (conformal.py).
+    """
+
+    rule: str = "f1"
+    prevalence: float = CLINIC
+    coverage: float = COVERAGE
+
+
+@dataclass(frozen=True)
 class Ensemble:
     """`members` and `blended` as scored, `blend` fitted on all rows, `thresholds` (8,) on all nested ones."""
 
+    options: Options
     dataset: str
     data: OutOfFold
     blend: Blend
+    ways: Comparison
+    way_scores: tuple[WayScore, ...]  # the rule's first
+    drop_order: tuple[str, ...]  # members, the least valuable first
     members: tuple[Entry, ...]
     blended: Entry
     thresholds: np.ndarray
+    points: pd.DataFrame  # operating_points of the blend
+    refer: Refer
     priors: np.ndarray  # (8,) for a study without a usable image
     oracles: dict[str, dict[str, float]]  # constant predictions that know the prevalence -> loss by normalisation
     prior: dict[str, float]  # loss by normalisation of the best constant, fitted on the other folds as members are
@@ -73,22 +94,30 @@ def choose_members(oof: Path, names: Sequence[str]) -> list[Run]:
     return chosen
 
 
-def fit_ensemble(runs: Sequence[Run], config: DatasetConfig) -> Ensemble:
+def fit_ensemble(runs: Sequence[Run], config: DatasetConfig, options: Options | None = None) -> Ensemble:
     """Blend runs on the folds in folds.csv. Deterministic."""
+    options = options or Options()
     data = read_out_of_fold(runs, config)
     names = [run.name for run in runs]
     stack = np.stack([data.predictions[name] for name in names])
-    blend = fit_blend(stack, data.labels, names)
-    blended = _entry("blend", stack, blend.apply_uncalibrated(list(stack)), data)
+    ways = compare_ways(stack, data.labels, data.folds, names)
+    raw = ways.blend.apply_uncalibrated(list(stack))
+    blended = _entry("blend", raw, ways.in_sample[ways.way], ways.chosen, data)
     prevalence = data.labels.mean(axis=0)
     constants = {"q": prevalence, "2q/(1+q)": metric_prior(prevalence)}
     return Ensemble(
+        options=options,
         dataset=find_dataset(config).resolve().name,
         data=data,
-        blend=blend,
-        members=tuple(_entry(name, data.predictions[name][None], data.predictions[name], data) for name in names),
+        blend=ways.blend,
+        ways=ways,
+        way_scores=tuple(score_ways(ways, data.labels)),
+        drop_order=tuple(least_valuable_first(ways.blend, stack, data.labels)),
+        members=tuple(_member(name, data) for name in names),
         blended=blended,
-        thresholds=best_thresholds(data.labels, blended.nested),
+        thresholds=best_thresholds(data.labels, blended.nested, options.rule),
+        points=operating_points(data.labels, blended.nested, data.folds, options.rule, options.prevalence),
+        refer=fit_refer(data.labels, blended.nested, options.coverage),
         priors=metric_prior(smoothed_prevalence(data.labels)),
         oracles={name: _losses(data.labels, np.tile(q, (len(data.labels), 1))) for name, q in constants.items()},
         prior=_losses(data.labels, _nested_prior(data)),
@@ -109,7 +138,12 @@ def describe(ensemble: Ensemble) -> dict[str, Any]:
     return {
         "format": FORMAT,
         **ensemble.blend.to_json(),
+        **way_json(ensemble.ways, ensemble.way_scores),
+        "least_valuable_first": list(ensemble.drop_order),
         "thresholds": dict(zip(TARGETS, ensemble.thresholds.tolist(), strict=True)),
+        "threshold_rule": ensemble.options.rule,
+        "refer": {"coverage": ensemble.options.coverage, **ensemble.refer.to_json()},
+        "prevalence": dict(zip(TARGETS, ensemble.data.labels.mean(axis=0).tolist(), strict=True)),
         "priors": dict(zip(TARGETS, ensemble.priors.tolist(), strict=True)),
         "nested_loss": ensemble.blended.scores["loss"],
         "dataset": ensemble.dataset,
@@ -120,66 +154,24 @@ def describe(ensemble: Ensemble) -> dict[str, Any]:
 
 
 def write_ensemble(ensemble: Ensemble, folder: Path) -> list[Path]:
-    """Write oof.csv (nested predictions) and blend.json; the files."""
+    """Write oof.csv (nested predictions), thresholds.csv (every operating point) and blend.json; the files."""
     table = pd.DataFrame(ensemble.blended.nested, columns=list(TARGETS))
     table.insert(0, STUDY, ensemble.data.uids)
     table.insert(1, "fold", ensemble.data.folds)
     write_study_table(table, folder / "oof.csv")
+    write_table(ensemble.points.round(6), folder / "thresholds.csv")
     write_json(folder / "blend.json", describe(ensemble))
-    return [folder / "oof.csv", folder / "blend.json"]
+    return [folder / "oof.csv", folder / "thresholds.csv", folder / "blend.json"]
 
 
-def ensemble_text(ensemble: Ensemble) -> str:
-    """In-sample and nested scores of every member and of the blend, for a terminal."""
-    header = ["", "raw", "in-sample", "nested", "row", "global", "AUC", "acc.", "F1", "AUC", "acc.", "F1"]
-    weights = ", ".join(f"{weight:.3f} {name}" for name, weight in _weights(ensemble.blend))
-    return "\n".join(
-        [
-            f"{len(ensemble.data.labels)} studies of {ensemble.dataset}, {len(np.unique(ensemble.data.folds))} folds",
-            text_table(header, score_rows(ensemble)),
-            "  raw, in-sample, nested: the column loss as predicted, calibrated on the rows it is scored on, and",
-            "  calibrated on the other folds. What follows is nested: row and global loss, then AUC, accuracy and F1",
-            "  of patients, and of vertebrae (mean AUC of the levels). The constants know these rows' prevalence,",
-            "  the prior is the best constant of the other folds: a member must beat it to be worth something.",
-            f"blend: {weights}; scale {ensemble.blend.scale:.3f}",
-            *([f"warning: {doubt}"] if (doubt := warning(ensemble)) else []),
-        ]
-    )
+def _member(name: str, data: OutOfFold) -> Entry:
+    raw = data.predictions[name]
+    fitted = fit_blend(raw[None], data.labels).apply([raw])
+    return _entry(name, raw, fitted, nested_blend(raw[None], data.labels, data.folds), data)
 
 
-def warning(ensemble: Ensemble) -> str | None:
-    """What to know before trusting the blend, if there is anything."""
-    if ensemble.blended.scores["loss"]["column"] < ensemble.prior["column"]:
-        return None
-    return (
-        "no member tells fractures apart on its held-out folds: the blend is no better than the prior of the other "
-        "folds. Its AUC may fall below one half, because a fold with many fractures leaves few to fit its prior on"
-    )
-
-
-def score_rows(ensemble: Ensemble) -> list[list[str]]:
-    """The cells of the score table: name; raw, in-sample, nested column loss; nested row and global loss; AUC, accuracy
-    and F1 of patients; mean AUC, accuracy and F1 of vertebrae. The constants first, the blend last.
-    """
-    rows = [
-        [f"constant {name}", number(loss["column"]), "", "", number(loss["row"]), number(loss["global"]), *[""] * 6]
-        for name, loss in ensemble.oracles.items()
-    ]
-    prior = ensemble.prior
-    rows.append(["prior", "", "", number(prior["column"]), number(prior["row"]), number(prior["global"]), *[""] * 6])
-    return rows + [_row(entry) for entry in (*ensemble.members, ensemble.blended)]
-
-
-def mean_level_auc(scores: dict[str, Any]) -> float | None:
-    """The mean AUC of the levels that have both classes."""
-    known = [scores["targets"][level]["auc"] for level in LEVELS if scores["targets"][level]["auc"] is not None]
-    return float(np.mean(known)) if known else None
-
-
-def _entry(name: str, stack: np.ndarray, raw: np.ndarray, data: OutOfFold) -> Entry:
-    """Score members (m, n, 8), as predicted in `raw` (n, 8), after calibration and by nested folds."""
-    fitted = fit_blend(stack, data.labels).apply(list(stack))
-    nested = nested_blend(stack, data.labels, data.folds)
+def _entry(name: str, raw: np.ndarray, fitted: np.ndarray, nested: np.ndarray, data: OutOfFold) -> Entry:
+    """Score predictions (n, 8): as they are, calibrated on the rows themselves, and by nested folds."""
     cuts = nested_thresholds(data.labels, nested, data.folds)
     return Entry(
         name=name,
@@ -201,18 +193,3 @@ def _nested_prior(data: OutOfFold) -> np.ndarray:
 
 def _losses(labels: np.ndarray, predictions: np.ndarray) -> dict[str, float]:
     return {name: weighted_log_loss(labels, predictions, name) for name in NORMALISATIONS}
-
-
-def _row(entry: Entry) -> list[str]:
-    scores = entry.scores
-    losses = [entry.raw, entry.fitted, *(scores["loss"][name] for name in ("column", "row", "global"))]
-    patient, vertebra = scores["patient_level"], scores["vertebra_level"]
-    decided = [
-        *(scores["targets"][OVERALL]["auc"], patient["accuracy"], patient["f1"]),
-        *(mean_level_auc(scores), vertebra["accuracy"], vertebra["f1"]),
-    ]
-    return [entry.name, *(number(value) for value in losses), *(number(value, 3) for value in decided)]
-
-
-def _weights(blend: Blend) -> list[tuple[str, float]]:
-    return sorted(zip(blend.members, blend.weights, strict=True), key=lambda pair: (-pair[1], pair[0]))

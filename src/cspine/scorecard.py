@@ -15,7 +15,8 @@ from sklearn.metrics import roc_curve
 
 from cspine.anatomy import LEVELS, OVERALL, TARGETS
 from cspine.calibrate import metric_prior
-from cspine.ensembling import Ensemble, Entry, score_rows, warning
+from cspine.ensemble_text import score_rows, warnings
+from cspine.ensembling import Ensemble, Entry
 from cspine.metrics import accuracy, f1, sensitivity, specificity, target_losses, weighted_log_loss
 from cspine.paths import PHANTOM_NAME, RSNA_NAME, atomic
 from cspine.scores import number
@@ -83,7 +84,7 @@ def report_html(ensemble: Ensemble) -> str:
             f"and nested: calibration, weights and thresholds were fitted on {len(folds) - 1} of {len(folds)} folds "
             "and scored on the one left out. Only the columns raw and in-sample are not."
         ),
-        *([_paragraph(f"Warning: {doubt}.")] if (doubt := warning(ensemble)) else []),
+        *(_paragraph(f"Warning: {doubt}.") for doubt in warnings(ensemble)),
         "<h2>Scores</h2>",
         _score_table(ensemble),
         _note(

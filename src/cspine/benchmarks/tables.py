@@ -50,6 +50,10 @@ def benchmark_text(args: Namespace, config: Config) -> str:
         from cspine.benchmarks.realism import realism_table
 
         return realism_table(args.study)
+    if args.what == "blend":
+        from cspine.benchmarks.blending import blend_table
+
+        return blend_table(threads=processes)
     from cspine.benchmarks.reading import reading_table, size_table
 
     return f"{size_table()}\n{reading_table(config, seconds=float(args.rounds))}"
