@@ -12,7 +12,8 @@ from tiny_pipeline import Prepared
 from cspine.anatomy import LEVELS
 from cspine.benchmarks.aggregations import WAYS, aggregated, aggregations_table
 from cspine.benchmarks.heads import heads_table
-from cspine.benchmarks.oracles import PREVALENCE, READER, level_visibility, oracles, prevalence_oracle, reader_oracle
+from cspine.benchmarks.oracles import PREVALENCE, READER, level_visibility, oracles, reader_oracle
+from cspine.calibrate import nested_prior
 from cspine.errors import UserError
 from cspine.metrics import auc, weighted_log_loss
 from cspine.runs import OutOfFold, find_runs, read_out_of_fold
@@ -60,10 +61,10 @@ def test_the_most_visible_fracture_of_a_level_counts() -> None:
 
 def test_the_prevalence_is_that_of_the_other_folds() -> None:
     data = simulated(50)
-    told = prevalence_oracle(data)
+    told = nested_prior(data.labels, data.folds)
     changed = OutOfFold(data.uids, data.folds, np.where((data.folds == 2)[:, None], 1, data.labels), {})
-    np.testing.assert_array_equal(told[data.folds == 2], prevalence_oracle(changed)[data.folds == 2])
-    assert (prevalence_oracle(changed)[data.folds == 0] > told[data.folds == 0]).all()
+    np.testing.assert_array_equal(told[data.folds == 2], nested_prior(changed.labels, changed.folds)[data.folds == 2])
+    assert (nested_prior(changed.labels, changed.folds)[data.folds == 0] > told[data.folds == 0]).all()
 
 
 def test_data_without_a_table_of_fractures_has_no_reader(tmp_path: Path) -> None:

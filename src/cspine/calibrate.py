@@ -70,6 +70,14 @@ def smoothed_prevalence(labels: np.ndarray) -> np.ndarray:
     return (positives + POOLED_STUDIES * np.array([0.5, *[pooled] * 7])) / (count + POOLED_STUDIES)
 
 
+def nested_prior(labels: np.ndarray, folds: np.ndarray) -> np.ndarray:
+    """(n, 8): for each study the best constant of the folds that it is not in."""
+    predictions = np.empty(labels.shape)
+    for fold in np.unique(folds):
+        predictions[folds == fold] = metric_prior(smoothed_prevalence(labels[folds != fold]))
+    return predictions
+
+
 def fit_calibration(member_logits: np.ndarray, labels: np.ndarray) -> Fit:
     """Minimise the column loss of labels (n, 8) over slopes and biases, from logits (members, n, 8).
 

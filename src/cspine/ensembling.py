@@ -12,7 +12,7 @@ import scipy
 
 from cspine.anatomy import TARGETS
 from cspine.blend import Blend, fit_blend, nested_blend
-from cspine.calibrate import metric_prior, smoothed_prevalence
+from cspine.calibrate import metric_prior, nested_prior, smoothed_prevalence
 from cspine.config import DatasetConfig
 from cspine.conformal import COVERAGE, Refer, fit_refer
 from cspine.errors import UserError
@@ -120,7 +120,7 @@ def fit_ensemble(runs: Sequence[Run], config: DatasetConfig, options: Options | 
         refer=fit_refer(data.labels, blended.nested, options.coverage),
         priors=metric_prior(smoothed_prevalence(data.labels)),
         oracles={name: _losses(data.labels, np.tile(q, (len(data.labels), 1))) for name, q in constants.items()},
-        prior=_losses(data.labels, _nested_prior(data)),
+        prior=_losses(data.labels, nested_prior(data.labels, data.folds)),
         inputs={
             **{run.name: _origin(run) for run in runs},
             "folds.csv": {"sha256": sha256(folds_file(config))},
@@ -181,14 +181,6 @@ def _entry(name: str, raw: np.ndarray, fitted: np.ndarray, nested: np.ndarray, d
         cuts=cuts,
         scores=study_scores(data.labels, nested, cuts),
     )
-
-
-def _nested_prior(data: OutOfFold) -> np.ndarray:
-    """(n, 8): for each study the best constant of the folds it is not in."""
-    predictions = np.empty(data.labels.shape)
-    for fold in np.unique(data.folds):
-        predictions[data.folds == fold] = metric_prior(smoothed_prevalence(data.labels[data.folds != fold]))
-    return predictions
 
 
 def _losses(labels: np.ndarray, predictions: np.ndarray) -> dict[str, float]:

@@ -12,7 +12,7 @@ import pandas as pd
 
 from cspine.aggregate import overall
 from cspine.anatomy import LEVELS
-from cspine.calibrate import metric_prior, smoothed_prevalence
+from cspine.calibrate import nested_prior, smoothed_prevalence
 from cspine.metrics import CLIP
 from cspine.runs import OutOfFold
 from cspine.tables import STUDY, read_csv
@@ -23,18 +23,10 @@ COLUMNS = (STUDY, "level", "visibility")
 
 def oracles(data: OutOfFold, fracture_file: Path, seed: int = 0) -> dict[str, np.ndarray]:
     """The predictions (n, 8) of both, the reader's only where there is a table of fractures (a phantom has one)."""
-    found = {PREVALENCE: prevalence_oracle(data)}
+    found = {PREVALENCE: nested_prior(data.labels, data.folds)}
     if fracture_file.is_file():
         found[READER] = reader_oracle(data, level_visibility(data, read_csv(fracture_file, COLUMNS)), seed)
     return found
-
-
-def prevalence_oracle(data: OutOfFold) -> np.ndarray:
-    """(n, 8): for each study the best constant of the folds it is not in."""
-    predictions = np.empty(data.labels.shape)
-    for fold in np.unique(data.folds):
-        predictions[data.folds == fold] = metric_prior(smoothed_prevalence(data.labels[data.folds != fold]))
-    return predictions
 
 
 def level_visibility(data: OutOfFold, fractures: pd.DataFrame) -> np.ndarray:
