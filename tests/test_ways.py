@@ -4,10 +4,12 @@ import numpy as np
 import pytest
 from simulated_runs import random_labels, random_predictions
 
+from cspine import ways as ways_module
 from cspine.blend import Blend, fit_blend, mean_blend, nested_blend
+from cspine.bootstrap import loss_difference
 from cspine.metrics import weighted_log_loss
 from cspine.way_scores import CHOSEN, HEADER, least_valuable_first, score_ways, way_json, way_rows, way_text
-from cspine.ways import BLENDS, OTHERS, Comparison, Ranks, compare_ways
+from cspine.ways import BLENDS, INCUMBENT, OTHERS, Comparison, Ranks, compare_ways, lead
 
 LABELS = random_labels(80)
 FOLDS = np.arange(80) % 4
@@ -38,23 +40,43 @@ def test_no_fold_has_a_part_in_what_is_predicted_of_it_nor_in_the_choice_of_the_
         assert not np.array_equal(again.nested[way][~here], ways.nested[way][~here]), way
 
 
-def test_the_choice_is_by_the_nested_loss_slowly(ways: Comparison) -> None:
+@pytest.mark.parametrize("sure", [1.96, -1e9, 1e9])
+def test_the_choice_is_by_the_nested_loss_slowly(sure: float, monkeypatch: pytest.MonkeyPatch) -> None:
     """Everything fitted again for one fold, without the bookkeeping of pairs."""
+    monkeypatch.setattr(ways_module, "SURE", sure)
+    ways = compare_ways(STACK, LABELS, FOLDS, NAMES)
     fold = 1
     others = fold != FOLDS
-    losses = {}
+    made = {}
     for way, fit in BLENDS.items():
-        held_out = np.empty(LABELS[others].shape)
+        made[way] = np.empty(LABELS[others].shape)
         for other in (0, 2, 3):
             rows = others & (other != FOLDS)
             fitted = fit(STACK[:, rows], LABELS[rows], NAMES)
-            held_out[FOLDS[others] == other] = fitted.apply(list(STACK[:, other == FOLDS]))
-        losses[way] = weighted_log_loss(LABELS[others], held_out, "column")
-    assert ways.picks[fold] == min(losses, key=lambda way: losses[way])
+            made[way][FOLDS[others] == other] = fitted.apply(list(STACK[:, other == FOLDS]))
+
+    def expected(labels: np.ndarray, tables: dict[str, np.ndarray]) -> str:
+        losses = {way: weighted_log_loss(labels, tables[way], "column") for way in BLENDS}
+        best = INCUMBENT
+        for way in sorted(set(BLENDS) - {INCUMBENT}, key=lambda way: -losses[way]):
+            if lead(labels, tables[way], tables[INCUMBENT])[1] > sure:
+                best = way
+        return best
+
+    assert ways.picks[fold] == expected(LABELS[others], made)
     assert np.array_equal(ways.chosen[~others], ways.nested[ways.picks[fold]][~others])
-    whole = {way: weighted_log_loss(LABELS, ways.nested[way], "column") for way in BLENDS}
-    assert ways.way == min(whole, key=lambda way: whole[way])
+    assert ways.way == expected(LABELS, ways.nested)
+    assert (ways.way == INCUMBENT) == (sure > 0)
     assert ways.blend == BLENDS[ways.way](STACK, LABELS, NAMES)
+
+
+def test_a_lead_and_its_error_are_those_of_drawn_patients() -> None:
+    one, other = STACK[0], STACK[1]
+    value, errors = lead(LABELS, one, other)
+    drawn = loss_difference(LABELS, other, one)
+    assert value == pytest.approx(drawn.value)
+    assert value / errors == pytest.approx((drawn.high - drawn.low) / (2 * 1.96), rel=0.1)
+    assert lead(LABELS, one, one) == (0, 0)
 
 
 def test_threads_change_nothing(ways: Comparison) -> None:

@@ -28,7 +28,7 @@ def ensemble_text(ensemble: Ensemble) -> str:
             "ways to blend",
             text_table(HEADER, way_rows(ensemble.way_scores)),
             "  Column loss; low and high: the 95 % interval, patients drawn again. As chosen: each fold by the way",
-            "  that was best on the others, so that choosing flatters nothing; it is the row `blend` above.",
+            "  that the rule took on the others, so that choosing flatters nothing; it is the row `blend` above.",
             "  *: below the interval of the nested loss, so the way has learnt these rows by heart.",
             f"blend: {way_text(ensemble.ways)}",
             f"  {weights}; scale {ensemble.blend.scale:.3f}",

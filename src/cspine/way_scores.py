@@ -10,7 +10,7 @@ from cspine.blend import Blend
 from cspine.bootstrap import Interval, loss_difference, loss_interval
 from cspine.metrics import weighted_log_loss
 from cspine.scores import number
-from cspine.ways import BLENDS, Comparison
+from cspine.ways import BLENDS, INCUMBENT, Comparison
 
 CHOSEN = "as chosen"
 HEADER = ("", "in-sample", "nested", "low", "high", "above chosen", "low", "high", "runs in the kernel")
@@ -74,7 +74,10 @@ def way_text(ways: Comparison) -> str:
     if len(ways.picks) < 3:
         return f"{ways.way}: two folds are too few to choose a way by"
     picks = ", ".join(f"{way} without fold {fold}" for fold, way in ways.picks.items() if way != ways.way)
-    return f"{ways.way}: the lowest nested loss of those the kernel can run" + (f"; but {picks}" if picks else "")
+    why = (
+        "no other way of the kernel's is surely better" if ways.way == INCUMBENT else f"surely better than {INCUMBENT}"
+    )
+    return f"{ways.way}: {why} on held-out folds" + (f"; but {picks}" if picks else "")
 
 
 def way_json(ways: Comparison, scores: Sequence[WayScore]) -> dict[str, Any]:

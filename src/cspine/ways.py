@@ -8,9 +8,10 @@ from typing import Protocol
 
 import numpy as np
 
+from cspine.anatomy import COLUMN_WEIGHTS
 from cspine.blend import Blend, fit_blend, mean_blend
 from cspine.climb import climb_blend
-from cspine.metrics import weighted_log_loss
+from cspine.metrics import loss_terms
 from cspine.refine import fit_by_target, fit_stacker
 
 
@@ -46,7 +47,6 @@ def _mean_rank(known: np.ndarray, members: np.ndarray) -> np.ndarray:
     return (total / len(members) + 1) / (2 * known.shape[1] + 2)
 
 
-# Simple ones first: among equally good ones the first is taken.
 BLENDS: dict[str, Callable[[np.ndarray, np.ndarray, Sequence[str]], Blend]] = {
     "plain mean": mean_blend,
     "hill climbing": climb_blend,
@@ -58,8 +58,9 @@ OTHERS: dict[str, Callable[[np.ndarray, np.ndarray], Fitted]] = {
     "weights by target": fit_by_target,
     "stacker": fit_stacker,
 }
-# With one member there is nothing to weigh, and with two folds nothing to choose by.
-UNDECIDED = "fitted weights"
+# Kept unless another is surely better. Its weights are pulled to equal ones, so it is never far from the plain mean.
+INCUMBENT = "fitted weights"
+SURE = 1.96  # standard errors
 THREADS = 2
 
 
@@ -75,18 +76,33 @@ class Comparison:
     chosen: np.ndarray  # (n, 8) each fold predicted by the way chosen and fitted without it
 
 
+def lead(labels: np.ndarray, one: np.ndarray, other: np.ndarray) -> tuple[float, float]:
+    """By how much the column loss of `one` (n, 8) lies below that of `other`: as it is, and in standard errors.
+
+    The error is that of a mean over studies of what each adds to the difference of two ratios (the delta method).
+    """
+    (losses, weights), (others, _) = loss_terms(labels, one), loss_terms(labels, other)
+    ahead = (others - losses).mean(axis=0) / weights.mean(axis=0)
+    added = (others - losses - ahead * weights) / weights.mean(axis=0)
+    error = np.average(added, axis=1, weights=COLUMN_WEIGHTS).std() / np.sqrt(len(labels))
+    value = float(np.average(ahead, weights=COLUMN_WEIGHTS))
+    return value, value / float(error) if error > 0 else 0.0
+
+
 def compare_ways(
     members: np.ndarray, labels: np.ndarray, folds: np.ndarray, names: Sequence[str], threads: int = THREADS
 ) -> Comparison:
     """Fit every way on all rows and without each fold, and choose one of BLENDS.
 
-    The rule: the lowest nested column loss. Its own score is honest because it is applied within each fold's others:
-    there every way is fitted without two folds and judged on the second, and the winner predicts the first.
+    The rule: INCUMBENT, unless another's nested column loss is lower by more than SURE standard errors; taking the
+    lowest without that loses on few studies, where the ways differ by chance. The rule's own score is honest because it is
+    applied within each fold's others: there every way is fitted without two folds and judged on the second, and the
+    winner predicts the first. With two folds, or one member, there is nothing to choose by.
     """
     known = [int(fold) for fold in np.unique(folds)]
     if len(known) < 2:
         raise ValueError("nested predictions need at least two folds")
-    blends = BLENDS if len(members) > 1 else {UNDECIDED: BLENDS[UNDECIDED]}
+    blends = BLENDS if len(members) > 1 else {INCUMBENT: BLENDS[INCUMBENT]}
     others = OTHERS if len(members) > 1 else {}
 
     undecided = len(known) < 3 or len(blends) < 2
@@ -117,10 +133,11 @@ def compare_ways(
 
     def best(without: int | None = None) -> str:
         if undecided:
-            return UNDECIDED
+            return INCUMBENT
         seen = folds != without if without is not None else np.ones(len(labels), bool)
-        losses = {way: weighted_log_loss(labels[seen], held_out(way, without)[seen], "column") for way in blends}
-        return min(losses, key=lambda way: losses[way])
+        made = {way: held_out(way, without)[seen] for way in blends}
+        ahead = {way: lead(labels[seen], made[way], made[INCUMBENT]) for way in blends if way != INCUMBENT}
+        return next((way for way in sorted(ahead, key=lambda way: -ahead[way][0]) if ahead[way][1] > SURE), INCUMBENT)
 
     nested = {way: held_out(way) for way in (*blends, *others)}
     picks = {fold: best(fold) for fold in known}
