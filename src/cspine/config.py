@@ -208,8 +208,6 @@ class Model:
     # null, 'imagenet', a local .pth, .safetensors or (Caffe's convention) .npz file, or a run: 'stage1', or by its name
     # as 'run:fracture-soft'. Of a run the encoder of the same fold, which has not seen what this fold holds out either.
     pretrained: str | None = None
-    # All weights to start from, the head's as well: a file of src/pretrain.py, or weights.safetensors of a fold.
-    start: str | None = None
     dropout: float = setting(0.1, low=0, high=1)
     # Of a timm encoder: the probability that its last block is passed over in a training step, of earlier ones less
     # (stochastic depth, Huang et al. 2016).

@@ -1,8 +1,6 @@
 """Levels of cached studies as training samples, and what boxes tell of their images."""
 
-from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Protocol
 
 import numpy as np
 import torch
@@ -11,7 +9,6 @@ from cspine.config import Augment, Config
 from cspine.data.augment import Augmenter
 from cspine.data.boxes import StudyBoxes, boxes_in_cache, bridge_gaps
 from cspine.data.cache import CachedStudy
-from cspine.data.geometry import Geometry
 from cspine.data.level_crops import LevelPlace, cut_level, draw_move, field_mm, image_z_mm
 from cspine.data.slices import nearest_slices
 from cspine.errors import UserError
@@ -33,24 +30,11 @@ class Level:
     slices: np.ndarray | None = None
 
 
-class Stack(Protocol):
-    """What of a study crops are cut from: a cached one, or a level drawn alone."""
-
-    @property
-    def uid(self) -> str: ...
-
-    @property
-    def volume(self) -> np.ndarray: ...
-
-    @property
-    def geometry(self) -> Geometry: ...
-
-
 @dataclass
 class LevelSamples:
     """Levels of cached studies: `image` (slices, channels, y, x), `fractured`, its `weight`, and `slices` (slices,)."""
 
-    studies: Sequence[Stack]
+    studies: list[CachedStudy]
     levels: list[Level]
     config: Config
     augment: Augment | None = None

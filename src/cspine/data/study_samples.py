@@ -21,7 +21,7 @@ class StudySamples:
         """`positions` (studies, 7) are those of the studies' levels among `levels`, -1 for one that is not found."""
         self.levels = levels
         kept = np.flatnonzero(np.any(positions >= 0, axis=1))
-        self.studies = [levels.studies[int(number)] for number in kept]
+        self.studies = [levels.studies[number] for number in kept]
         self.positions, self.fractured = positions[kept], fractured[kept]
         self.weights = study_weights(self.fractured, self.found, levels.config.train.positive_weight)
 
