@@ -77,7 +77,7 @@ def draw_precision(ensemble: Ensemble) -> Figure:
     cuts = _cuts(ensemble)
     for column, (axis, target) in enumerate(zip(axes.flat, TARGETS, strict=True)):
         truth, nested = ensemble.data.labels[:, column], ensemble.blended.nested[:, column]
-        axis.set(xlim=(-0.03, 1.03), ylim=(-0.03, 1.03))
+        axis.set(xlim=(-0.03, 1.03), ylim=(-0.03, 1.03), xticks=[0, 0.5, 1])
         axis.set_aspect("equal")
         axis.axhline(truth.mean(), color=FAINT, lw=0.8, ls=":")
         if not truth.any():

@@ -95,9 +95,9 @@ def compare_ways(
     """Fit every way on all rows and without each fold, and choose one of BLENDS.
 
     The rule: INCUMBENT, unless another's nested column loss is lower by more than SURE standard errors; taking the
-    lowest without that loses on few studies, where the ways differ by chance. The rule's own score is honest because it
-    is applied within each fold's others: there every way is fitted without two folds and judged on the second, and the
-    winner predicts the first. With two folds, or one member, there is nothing to choose by.
+    lowest without that loses on few studies, where the ways differ by chance. The rule's own score is honest because
+    it is applied within each fold's others: there every way is fitted without two folds and judged on the second, and
+    the winner predicts the first. With two folds, or one member, there is nothing to choose by.
     """
     known = [int(fold) for fold in np.unique(folds)]
     if len(known) < 2:
