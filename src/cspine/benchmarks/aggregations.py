@@ -62,7 +62,9 @@ def aggregated(name: str, data: OutOfFold, config: Config) -> dict[str, np.ndarr
         task, presence, bad = find_task(member.config.task), out_of_fold_presence(member.config), bad_studies(config)
         assert issubclass(task, fracture_slice.Task)
         priors = mean_priors(member.facts)
-        for row in tqdm(np.flatnonzero(data.folds == fold), desc=f"{name} fold {fold}", unit="study", leave=False):
+        for row in tqdm(
+            np.flatnonzero(data.folds == fold), desc=f"{name} fold {fold}", unit="study", leave=False, disable=None
+        ):
             uid, fractured = data.uids[row], np.zeros(0)
             if uid not in bad:
                 study = open_study(member.config, uid)
