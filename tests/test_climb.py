@@ -43,6 +43,16 @@ def test_it_takes_whom_a_slow_search_takes(members: list[int]) -> None:
     assert climb_blend(stack, LABELS).weights == pytest.approx(shares / shares.sum())
 
 
+@pytest.mark.parametrize("seed", range(6))
+def test_the_bound_leaves_out_nobody_who_is_better(seed: int) -> None:
+    """Nearly equal members with few studies, where the tangent's order is often not the loss's."""
+    labels = random_labels(25, seed)
+    stack = np.stack([random_predictions(labels, 0.5, 100 * seed + member) for member in range(6)])
+    counts = np.array(slowly(stack, labels))
+    shares = counts * [fit_blend(member[None], labels).scale for member in stack]
+    assert climb_blend(stack, labels).weights == pytest.approx(shares / shares.sum())
+
+
 def test_it_is_a_blend_of_the_better_ones() -> None:
     climbed = climb_blend(STACK, LABELS, ["a", "b", "c", "backwards"])
     assert climbed.members[-1] == "backwards"

@@ -44,6 +44,13 @@ def test_no_fold_has_a_part_in_what_is_predicted_of_it_nor_in_the_choice_of_the_
 def test_the_choice_is_by_the_nested_loss_slowly(sure: float, monkeypatch: pytest.MonkeyPatch) -> None:
     """Everything fitted again for one fold, without the bookkeeping of pairs."""
     monkeypatch.setattr(ways_module, "SURE", sure)
+    judged: list[np.ndarray] = []
+
+    def lead_and_note(labels: np.ndarray, one: np.ndarray, other: np.ndarray) -> tuple[float, float]:
+        judged.append(one)
+        return lead(labels, one, other)
+
+    monkeypatch.setattr(ways_module, "lead", lead_and_note)
     ways = compare_ways(STACK, LABELS, FOLDS, NAMES)
     fold = 1
     others = fold != FOLDS
@@ -54,6 +61,10 @@ def test_the_choice_is_by_the_nested_loss_slowly(sure: float, monkeypatch: pytes
             rows = others & (other != FOLDS)
             fitted = fit(STACK[:, rows], LABELS[rows], NAMES)
             made[way][FOLDS[others] == other] = fitted.apply(list(STACK[:, other == FOLDS]))
+
+    # By these predictions, and by no others, was the choice for the fold made.
+    for way in set(BLENDS) - {INCUMBENT}:
+        assert any(np.array_equal(made[way], table) for table in judged)
 
     def expected(labels: np.ndarray, tables: dict[str, np.ndarray]) -> str:
         losses = {way: weighted_log_loss(labels, tables[way], "column") for way in BLENDS}
