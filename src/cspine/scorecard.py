@@ -42,7 +42,7 @@ tr.mark {{ background: var(--mark); font-weight: 600; }}
 .panel {{ border: 1px solid var(--line); border-radius: 6px; padding: .3rem 1rem;
   background: var(--back); }}
 .panel p {{ max-width: none; margin: .6rem 0; }} .panel label {{ margin-right: 1.2rem; white-space: nowrap; }}
-.panel select, .panel input, .panel button {{ font: inherit; }} #prevalence {{ width: 5rem; }}
+.panel select, .panel input, .panel button {{ font: inherit; }} #prevalence {{ width: 6.5rem; }}
 .slide {{ display: flex; align-items: center; gap: .6rem; }} #threshold {{ flex: 1; }}
 .figures {{ display: flex; flex-wrap: wrap; gap: .6rem 2rem; font-variant-numeric: tabular-nums; }}
 .figures b {{ display: block; font-size: 1.35rem; }} .figures span {{ color: var(--faint); font-size: .85rem; }}

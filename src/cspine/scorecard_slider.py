@@ -55,7 +55,7 @@ function jump() {
 
 function here() {
   const truth = data.truth[element("target").value];
-  element("prevalence").value = (truth.split("1").length - 1) / truth.length;
+  element("prevalence").value = ((truth.split("1").length - 1) / truth.length).toFixed(6);
   show();
 }
 
