@@ -171,12 +171,17 @@ def test_cells_of_boxes_count_only_where_they_are_known(levels: Levels) -> None:
     # C1 of the first study: its third image has the box, next to which nothing is known.
     assert batch["cells"].shape == (1, 7, 4, 4, 4)
     assert [sorted(set(part.flatten().tolist())) for part in batch["cells"][0, 0]] == [[0], [-1], [-1, 1], [-1]]
-    outputs = torch.zeros(1, 8 + 7 * 4 + 7 * 4 * 16, requires_grad=True)
+    outputs = torch.randn(1, 8 + 7 * 4 + 7 * 4 * 16, generator=torch.Generator().manual_seed(0), requires_grad=True)
     task.loss(outputs, batch).backward()
     assert outputs.grad is not None
-    moved = outputs.grad[0, 8 + 28 :].view(7, 4, 4, 4)
-    assert torch.equal(moved != 0, (batch["cells"][0] != UNKNOWN) & (batch["found"][0] > 0)[:, None, None, None])
-    assert (moved[batch["cells"][0] == 1] < 0).all()
+    told, moved = (values[0, 8 + 28 :].view(7, 4, 16) for values in (outputs.detach(), outputs.grad))
+    truth = batch["cells"][0].flatten(-2)
+    none = (truth == 0) & (batch["found"][0] > 0)[:, None, None]
+    assert (moved[none] > 0).all()
+    # Of the box, which is drawn with a margin, the greatest cell alone.
+    rest = torch.nonzero((moved != 0) & ~none)
+    assert rest.tolist() == [[0, 2, int(told[0, 2].where(truth[0, 2] == 1, -9.0).argmax())]]
+    assert moved[tuple(rest[0])] < 0
     model = task.model().eval()
     with torch.inference_mode():
         assert model(batch["image"], batch["found"]).shape == outputs.shape
