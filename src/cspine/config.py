@@ -157,6 +157,8 @@ class Crop:
     least_share: float = setting(0.3, low=0, high=1)
     # Weight, beside the level's loss, of that of its images where boxes tell which show a fracture; 0 switches it off.
     boxes: float = setting(0.0, low=0)
+    # How far from the fracture people draw the edges of its box, for `model.sequence.cells`; RSNA's are loose.
+    box_margin_mm: float = setting(8.0, low=0)
     # Levels without a fracture that an epoch draws for each with one, weighted to stand for all; null takes all.
     negatives: float | None = setting(None, low=0.1)
 
