@@ -18,7 +18,8 @@ from cspine.aggregate import overall
 from cspine.anatomy import LEVELS, TARGETS
 from cspine.config import Augment, Config, Crop, Model, Paths, Sequence, Train, to_dict
 from cspine.data.cache import open_study
-from cspine.data.level_samples import UNKNOWN, LevelSamples
+from cspine.data.level_cells import UNKNOWN
+from cspine.data.level_samples import LevelSamples
 from cspine.data.prepare import prepare_and_report
 from cspine.errors import UserError
 from cspine.level_maps import LevelMap, level_map, map_file, write_level_map

@@ -14,7 +14,7 @@ from cspine.aggregate import overall
 from cspine.anatomy import TARGETS
 from cspine.config import Aggregate, Config, Train
 from cspine.data.cache import open_study
-from cspine.data.level_samples import UNKNOWN
+from cspine.data.level_cells import UNKNOWN
 from cspine.errors import UserError
 from cspine.level_maps import LevelMap, level_map, write_level_map
 from cspine.models.registry import create_model
@@ -158,6 +158,33 @@ def test_only_levels_found_and_images_known_cost_anything(levels: Levels) -> Non
     assert images.sum() == 5
     assert images[0, 0].tolist() == [False, False, True, False]
     assert images[1, 1].all()
+
+
+def test_cells_of_boxes_count_only_where_they_are_known(levels: Levels) -> None:
+    config = study_config(levels)
+    sequence = replace(config.model.sequence, cells=True)
+    changed = replace(config, crop=replace(config.crop, boxes=1.0), model=replace(config.model, sequence=sequence))
+    task = Task(changed, None)
+    samples = task.training_samples()
+    number = next(n for n, study in enumerate(samples.studies) if study.uid == levels.data.uids[0])
+    batch = {key: value[None] for key, value in samples[number, -1].items()}
+    # C1 of the first study: its third image has the box, next to which nothing is known.
+    assert batch["cells"].shape == (1, 7, 4, 4, 4)
+    assert [sorted(set(part.flatten().tolist())) for part in batch["cells"][0, 0]] == [[0], [-1], [-1, 1], [-1]]
+    outputs = torch.randn(1, 8 + 7 * 4 + 7 * 4 * 16, generator=torch.Generator().manual_seed(0), requires_grad=True)
+    task.loss(outputs, batch).backward()
+    assert outputs.grad is not None
+    told, moved = (values[0, 8 + 28 :].view(7, 4, 16) for values in (outputs.detach(), outputs.grad))
+    truth = batch["cells"][0].flatten(-2)
+    none = (truth == 0) & (batch["found"][0] > 0)[:, None, None]
+    assert (moved[none] > 0).all()
+    # Of the box, which is drawn with a margin, the greatest cell alone.
+    rest = torch.nonzero((moved != 0) & ~none)
+    assert rest.tolist() == [[0, 2, int(told[0, 2].where(truth[0, 2] == 1, -9.0).argmax())]]
+    assert moved[tuple(rest[0])] < 0
+    model = task.model().eval()
+    with torch.inference_mode():
+        assert model(batch["image"], batch["found"]).shape == outputs.shape
 
 
 @pytest.mark.parametrize(

@@ -6,6 +6,7 @@ import pytest
 import torch
 
 from cspine.config import Model, Sequence
+from cspine.errors import UserError
 from cspine.models.registry import create_model
 from cspine.models.sequence_classifier import SequenceClassifier
 
@@ -76,3 +77,42 @@ def test_the_mean_with_the_mirror_image_is_for_tests_only() -> None:
 def test_it_judges_one_thing() -> None:
     with pytest.raises(ValueError, match="one thing a level"):
         create_model(Model(name="sequence_classifier", backbone="test_resnet"), 3, 7)
+
+
+def test_cells_follow_the_images_and_feed_them() -> None:
+    made = model(cells=True)
+    outputs = made(levels())
+    assert outputs.shape == (2, 1 + 6 + 6 * 4 * 4)
+    outputs[:, 0].sum().backward()
+    assert made.cells is not None
+    assert made.cells.logit.weight.grad is not None
+    assert made.cells.logit.weight.grad.abs().sum() > 0
+    # An encoder's weights stay one part of the state, which other heads can start from.
+    assert not [key for key in made.state_dict() if key.startswith("cells.backbone")]
+
+
+def test_cells_of_the_mirror_image_are_turned_back() -> None:
+    plain, both = model(cells=True), model(cells=True, flip_at_test=True)
+    with torch.inference_mode():
+        here, there = plain(levels())[:, 7:].view(2, 6, 4, 4), plain(levels().flip(-1))[:, 7:].view(2, 6, 4, 4)
+        mean = both(levels())[:, 7:].view(2, 6, 4, 4)
+    assert torch.allclose(mean, (here + there.flip(-1)) / 2, atol=1e-5)
+    assert not torch.allclose(mean, (here + there) / 2, atol=1e-3)
+
+
+def test_an_encoder_without_such_a_map_is_refused() -> None:
+    for backbone in ("alexnet", "test_vit"):
+        settings = Model(name="sequence_classifier", backbone=backbone, sequence=Sequence(cells=True))
+        with pytest.raises(UserError, match=f"cells=true: {backbone} gives no map at stride 8"):
+            create_model(settings, 3, 1)
+
+
+def test_what_a_cell_shows_its_image_and_level_show() -> None:
+    made = model(cells=True, recurrent="none")
+    assert made.cells is not None
+    with torch.inference_mode():
+        before = made(levels())
+        made.cells.logit.bias += 3.0  # type: ignore[operator]
+        after = made(levels())
+    assert torch.allclose(after[:, 7:] - before[:, 7:], torch.tensor(3.0), atol=1e-4)
+    assert (after[:, :7] > before[:, :7] + 1).all()

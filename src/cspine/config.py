@@ -173,6 +173,9 @@ class Sequence:
     # Of the images' probabilities: the mean of the greatest `clearest`, the greatest, or a mean with learned weights.
     pooling: str = setting("clearest", choices=("clearest", "max", "attention"))
     clearest: int = setting(5, low=1)
+    # Ask every cell of 8 by 8 pixels, too, whether the fracture is there; images are then judged by their cells too,
+    # and `crop.boxes` weighs what boxes tell of them. For encoders of timm that give a map at stride 8.
+    cells: bool = False
     # Of study_classifier: how the patient's features are made of the levels', by learned weights or by the greatest.
     overall: str = setting("attention", choices=("attention", "max"))
     flip_at_test: bool = False  # the mean of what it says of a level and of its mirror image
@@ -208,6 +211,8 @@ class Model:
     # null, 'imagenet', a local .pth, .safetensors or (Caffe's convention) .npz file, or a run: 'stage1', or by its name
     # as 'run:fracture-soft'. Of a run the encoder of the same fold, which has not seen what this fold holds out either.
     pretrained: str | None = None
+    # All weights to start from, the head's as well: a file of src/pretrain.py, or weights.safetensors of a fold.
+    start: str | None = None
     dropout: float = setting(0.1, low=0, high=1)
     # Of a timm encoder: the probability that its last block is passed over in a training step, of earlier ones less
     # (stochastic depth, Huang et al. 2016).

@@ -76,17 +76,17 @@ def activation_bytes(config: Config, checkpointing: bool) -> int:
 
 def _step(model: StudyClassifier, flat: torch.Tensor) -> None:
     # The mask of the levels found cannot choose on meta: all are found.
-    features = model.backbone(flat)
+    features, cells = model.encode(flat)
     features = features.view(len(LEVELS), -1, features.shape[-1])
     after = features if model.recurrent is None else model.recurrent(features)[0]
-    model.head(after).sum().backward()
+    (model.head(after).sum() + cells.sum()).backward()
 
 
 def _study_model(config: Config, checkpointing: bool) -> StudyClassifier:
     with torch.device("meta"):
-        settings = replace(config.model, checkpointing=checkpointing, pretrained=None)
+        settings = replace(config.model, checkpointing=checkpointing, pretrained=None, dropout=0.0)
         backbone = create_backbone(settings, channels(config) + 1)
-        return StudyClassifier(backbone, feature_count(backbone), 0.0, config.model.sequence).train()
+        return StudyClassifier(backbone, feature_count(backbone), settings).train()
 
 
 def activations_table(config: Config) -> str:

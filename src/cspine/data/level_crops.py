@@ -118,6 +118,12 @@ def cut_level(
     return np.concatenate([pixels.reshape(len(indices), -1, size, size), mask[:, None]], axis=1)
 
 
+def crop_points_mm(place: LevelPlace, config: Config, move: Move | None, points_px: np.ndarray) -> np.ndarray:
+    """Where pixels (n, 2) of a level's images, x and y, lie in mm from the middle of the cached field."""
+    to_field = _crop_to_field(place, config, move or Move())
+    return points_px @ to_field[:, :2].T + to_field[:, 2]
+
+
 def crop_frame(place: LevelPlace, config: Config) -> tuple[float, float, float, float]:
     """Left, right, top and bottom of a level's images, as shares of the cached square from its upper left."""
     half = config.crop.side_mm / 2

@@ -1,6 +1,8 @@
 """Levels of cached studies as training samples, and what boxes tell of their images."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from typing import Protocol
 
 import numpy as np
 import torch
@@ -9,6 +11,8 @@ from cspine.config import Augment, Config
 from cspine.data.augment import Augmenter
 from cspine.data.boxes import StudyBoxes, boxes_in_cache, bridge_gaps
 from cspine.data.cache import CachedStudy
+from cspine.data.geometry import Geometry
+from cspine.data.level_cells import UNKNOWN, SliceTruth, cell_truth, cells_per_side
 from cspine.data.level_crops import LevelPlace, cut_level, draw_move, field_mm, image_z_mm
 from cspine.data.slices import nearest_slices
 from cspine.errors import UserError
@@ -16,7 +20,6 @@ from cspine.errors import UserError
 # Boxes so near to each other along z mean one fracture, and an image so near to a box is not said to show none.
 BRIDGED_MM = 5.0
 BESIDE_MM = 3.0
-UNKNOWN = -1.0
 
 
 @dataclass(frozen=True, eq=False)
@@ -26,15 +29,30 @@ class Level:
     study: int
     place: LevelPlace
     fractured: float = 0.0
-    # What is known of the study's slices, int8 (z,): 1 the level's fracture is seen, 0 it is not, -1 unknown.
-    slices: np.ndarray | None = None
+    truth: SliceTruth | None = None
+
+
+class Stack(Protocol):
+    """What of a study crops are cut from: a cached one, or a level drawn alone."""
+
+    @property
+    def uid(self) -> str: ...
+
+    @property
+    def volume(self) -> np.ndarray: ...
+
+    @property
+    def geometry(self) -> Geometry: ...
 
 
 @dataclass
 class LevelSamples:
-    """Levels of cached studies: `image` (slices, channels, y, x), `fractured`, its `weight`, and `slices` (slices,)."""
+    """Levels of cached studies: `image` (slices, channels, y, x), `fractured`, its `weight`, and `slices` (slices,).
 
-    studies: list[CachedStudy]
+    With `model.sequence.cells` also `cells` (slices, cells, cells), what is known of parts of the images.
+    """
+
+    studies: Sequence[Stack]
     levels: list[Level]
     config: Config
     augment: Augment | None = None
@@ -55,15 +73,20 @@ class LevelSamples:
         image = cut_level(study.volume, study.geometry.z_mm, level.place, self.config, move)
         if move is not None and self.repaint is not None:
             image[:, :-1] = _repainted(image[:, :-1], self.repaint, seed)
-        truth = np.full(len(image), UNKNOWN, np.float32)
-        if level.slices is not None:
-            truth[:] = level.slices[nearest_slices(study.geometry.z_mm, image_z_mm(level.place, self.config, move))]
-        return {
+        indices = nearest_slices(study.geometry.z_mm, image_z_mm(level.place, self.config, move))
+        seen = np.full(len(image), UNKNOWN) if level.truth is None else level.truth.seen[indices]
+        sample = {
             "image": torch.from_numpy(image),
             "fractured": torch.tensor(level.fractured, dtype=torch.float32),
             "weight": torch.tensor(self._weight(level), dtype=torch.float32),
-            "slices": torch.from_numpy(truth),
+            "slices": torch.from_numpy(seen).float(),
         }
+        if self.config.model.sequence.cells:
+            side = cells_per_side(self.config.data.image_size_px)
+            none = np.full((len(image), side, side), UNKNOWN, np.int8)
+            known = none if level.truth is None else cell_truth(level.truth, indices, level.place, self.config, move)
+            sample["cells"] = torch.from_numpy(known)
+        return sample
 
     def draw(self, rng: np.random.Generator) -> np.ndarray:
         """All levels shuffled, or all fractured ones and `crop.negatives` others for each."""
@@ -103,36 +126,43 @@ def grey_only(augment: Augment, name: str) -> Augment:
 
 def slices_known(
     place: LevelPlace, fractured: bool, boxes: StudyBoxes | None, study: CachedStudy, config: Config
-) -> np.ndarray | None:
-    """What is known of a study's slices, int8 (z,): 1 shows the level's fracture, 0 does not, -1 unknown; None if all.
+) -> SliceTruth | None:
+    """What is known of a study's slices about a level; None if nothing is.
 
     A level without a fracture shows none. Of one with a fracture, the slices tell whose boxes meet the level, and
     those further than BESIDE_MM from them.
     """
     z_mm = study.geometry.z_mm
     if not fractured:
-        return np.zeros(len(z_mm), np.int8)
+        return SliceTruth(np.zeros(len(z_mm), np.int8), np.full((len(z_mm), 4), np.nan))
     if boxes is None:
         return None
     bridged = bridge_gaps(boxes, z_mm, BRIDGED_MM).boxes
-    met = _meets(place, boxes_in_cache(bridged, study.crop), z_mm, study.crop.size_px / field_mm(config), config)
+    boxes_mm = _boxes_mm(boxes_in_cache(bridged, study.crop), study.crop.size_px, config)
+    met = _meets(place, boxes_mm, z_mm, config)
     if not met.any():
         return None
     distance_mm = np.abs(z_mm[:, None] - z_mm[met]).min(axis=1)
-    return np.where(met, 1, np.where(distance_mm > BESIDE_MM, 0, -1)).astype(np.int8)
+    seen = np.where(met, 1, np.where(distance_mm > BESIDE_MM, 0, -1)).astype(np.int8)
+    return SliceTruth(seen, np.where(met[:, None], boxes_mm, np.nan))
 
 
-def _meets(place: LevelPlace, boxes: np.ndarray, z_mm: np.ndarray, pixels_per_mm: float, config: Config) -> np.ndarray:
-    """bool (z,): the slice's box, in pixels of the cache, holds the middle of a voxel of the level."""
-    centres_mm = [
+def _boxes_mm(boxes: np.ndarray, size_px: int, config: Config) -> np.ndarray:
+    """(z, 4) left, top, right, bottom in mm from the middle of the field, of boxes in pixels of the cached square."""
+    corners = np.concatenate([boxes[:, :2], boxes[:, :2] + boxes[:, 2:]], axis=1)
+    return (corners / size_px - 0.5) * field_mm(config)
+
+
+def _meets(place: LevelPlace, boxes_mm: np.ndarray, z_mm: np.ndarray, config: Config) -> np.ndarray:
+    """bool (z,): the slice's box holds the middle of a voxel of the level."""
+    ys, xs = (
         corner + (np.arange(size) + 0.5) * place.voxel_mm
         for corner, size in zip(place.corner_mm, place.probabilities.shape[1:], strict=True)
-    ]
-    ys, xs = (centre * pixels_per_mm + pixels_per_mm * field_mm(config) / 2 for centre in centres_mm)
+    )
     found = np.zeros(len(z_mm), bool)
-    for z in np.flatnonzero(~np.isnan(boxes[:, 0]) & (z_mm <= place.top_mm) & (z_mm >= place.bottom_mm)):
-        x, y, width, height = boxes[z]
-        inside = ((ys >= y) & (ys <= y + height))[:, None] & (xs >= x) & (xs <= x + width)
+    for z in np.flatnonzero(~np.isnan(boxes_mm[:, 0]) & (z_mm <= place.top_mm) & (z_mm >= place.bottom_mm)):
+        left, top, right, bottom = boxes_mm[z]
+        inside = ((ys >= top) & (ys <= bottom))[:, None] & (xs >= left) & (xs <= right)
         plane = place.probabilities[np.abs(place.plane_z_mm - z_mm[z]).argmin()]
         found[z] = (plane[inside] > 255 * config.crop.threshold).any()
     return found

@@ -5,7 +5,8 @@ from collections.abc import Sequence
 import numpy as np
 import torch
 
-from cspine.data.level_samples import UNKNOWN, LevelSamples
+from cspine.data.level_cells import UNKNOWN
+from cspine.data.level_samples import LevelSamples
 from cspine.metrics import study_weights
 
 
@@ -13,15 +14,15 @@ class StudySamples:
     """The studies in which levels are found, one sample each.
 
     `image` (7, slices, channels, y, x), 0 where a level is not `found` (7,), `fractured` (8,) the patient and its
-    levels, `weight` (8,) theirs in the loss, and `slices` (7, slices), what is known of the images. One draw moves all
-    levels of a patient alike.
+    levels, `weight` (8,) theirs in the loss, `slices` (7, slices), what is known of the images, and with
+    `model.sequence.cells` of their `cells`. One draw moves all levels of a patient alike.
     """
 
     def __init__(self, levels: LevelSamples, positions: np.ndarray, fractured: np.ndarray) -> None:
         """`positions` (studies, 7) are those of the studies' levels among `levels`, -1 for one that is not found."""
         self.levels = levels
         kept = np.flatnonzero(np.any(positions >= 0, axis=1))
-        self.studies = [levels.studies[number] for number in kept]
+        self.studies = [levels.studies[int(number)] for number in kept]
         self.positions, self.fractured = positions[kept], fractured[kept]
         self.weights = study_weights(self.fractured, self.found, levels.config.train.positive_weight)
 
@@ -36,16 +37,21 @@ class StudySamples:
     def __getitem__(self, key: tuple[int, int]) -> dict[str, torch.Tensor]:
         number, seed = key
         samples = [None if position < 0 else self.levels[int(position), seed] for position in self.positions[number]]
-        slices = [None if sample is None else sample["slices"].numpy() for sample in samples]
-        return {
-            "image": torch.from_numpy(
-                all_levels([None if sample is None else sample["image"].numpy() for sample in samples])
-            ),
+
+        def gathered(key: str, absent: float = 0) -> torch.Tensor:
+            values = [None if sample is None else sample[key].numpy() for sample in samples]
+            return torch.from_numpy(all_levels(values, absent))
+
+        made = {
+            "image": gathered("image"),
             "found": torch.from_numpy(self.found[number].astype(np.float32)),
             "fractured": torch.from_numpy(self.fractured[number].astype(np.float32)),
             "weight": torch.from_numpy(self.weights[number].astype(np.float32)),
-            "slices": torch.from_numpy(all_levels(slices, UNKNOWN)),
+            "slices": gathered("slices", UNKNOWN),
         }
+        if self.levels.config.model.sequence.cells:
+            made["cells"] = gathered("cells", UNKNOWN)
+        return made
 
     def draw(self, rng: np.random.Generator) -> np.ndarray:
         return rng.permutation(len(self))

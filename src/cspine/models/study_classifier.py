@@ -9,36 +9,39 @@ import torch
 from torch import nn
 
 from cspine.anatomy import LEVELS, TARGETS
-from cspine.config import Model, Sequence
+from cspine.config import Model
 from cspine.models.backbones import create_backbone, feature_count
-from cspine.models.mirror import mean_with_mirror, refuse_mirror
+from cspine.models.mirror import refuse_mirror
 from cspine.models.sequence_classifier import SequenceClassifier
 
 
 class StudyClassifier(SequenceClassifier):
     """Maps uint8 patients (n, 7, images, channels, y, x) and the levels found (n, 7) to logits (n, 8 + 7 * images).
 
-    The patient's, its levels', then those of the images, level by level; 0 for a level that is not found.
+    The patient's, its levels', then those of the images, level by level, and with `settings.cells` those of their
+    cells; 0 for a level that is not found.
     """
 
-    def __init__(self, backbone: nn.Module, features: int, dropout: float, settings: Sequence) -> None:
-        super().__init__(backbone, features, dropout, settings)
+    def __init__(self, backbone: nn.Module, features: int, settings: Model) -> None:
+        super().__init__(backbone, features, settings)
         self.patient = nn.Linear(self.head.in_features, 1)
-        self.level_weight = nn.Linear(self.head.in_features, 1) if settings.overall == "attention" else None
+        attends = self.settings.overall == "attention"
+        self.level_weight = nn.Linear(self.head.in_features, 1) if attends else None
 
     def forward(self, images: torch.Tensor, found: torch.Tensor) -> torch.Tensor:  # type: ignore[override]
-        judge = partial(self._study_logits, found=found > 0)
-        return mean_with_mirror(judge, images, self.settings.flip_at_test and not self.training)
+        return self._with_mirror(partial(self._study_logits, found=found > 0), images)
 
-    def _study_logits(self, images: torch.Tensor, found: torch.Tensor) -> torch.Tensor:
-        features = self.features(images[found])
-        judged = self.judge(features)
+    def _study_logits(self, images: torch.Tensor, found: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        features, told = self.features(images[found])
+        judged = self.judge(features, told)
         logits = judged.new_zeros(*found.shape, judged.shape[1])
         logits[found] = judged
         # A fracture is on few of a level's images.
         seen = features.float().amax(dim=1)
         patient = self.patient(self._patient_features(seen, found))
-        return torch.cat([patient, logits[:, :, 0], logits[:, :, 1:].flatten(1)], dim=1)
+        cells = told.new_zeros(*found.shape, *told.shape[1:])
+        cells[found] = told
+        return torch.cat([patient, logits[:, :, 0], logits[:, :, 1:].flatten(1)], dim=1), cells
 
     def _patient_features(self, seen: torch.Tensor, found: torch.Tensor) -> torch.Tensor:
         """(n, width) from those of the levels found, (levels found, width) in the order of `found` (n, 7)."""
@@ -59,4 +62,4 @@ def build(settings: Model, channels: int, outputs: int) -> StudyClassifier:
         raise ValueError(f"study_classifier judges the patient and {len(LEVELS)} levels, not {outputs} things")
     refuse_mirror(settings, " and model.sequence.flip_at_test=true")
     backbone = create_backbone(settings, channels + 1)
-    return StudyClassifier(backbone, feature_count(backbone), settings.dropout, settings.sequence)
+    return StudyClassifier(backbone, feature_count(backbone), settings)

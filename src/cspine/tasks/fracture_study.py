@@ -46,9 +46,7 @@ class Task(fracture_sequence.Task):
         """The patients' and the levels' cross entropy, alike, and `crop.boxes` times that of the images known."""
         weight = batch["weight"]
         total = study_loss(outputs[:, : len(TARGETS)], batch["fractured"], weight, self.config.train.positive_weight)
-        slices = batch["slices"]
-        images = outputs[:, len(TARGETS) :].reshape(slices.shape)
-        return total + self._image_loss(images, slices, weight[:, 1:, None])
+        return total + self._box_loss(outputs[:, len(TARGETS) :], batch, weight[:, 1:, None])
 
     def predictions(self, logits: np.ndarray) -> pd.DataFrame:
         """A study table; a level that is not found, or a study without any, gets its prior."""
@@ -92,7 +90,8 @@ class Task(fracture_sequence.Task):
             return None
         batch = _batch(places, images, config)
         told = mean_probabilities([model], [batch], device, config.train.precision)[0]
-        shown = int(told[len(TARGETS) :].reshape(len(LEVELS), -1)[level].argmax())
+        singles = told[len(TARGETS) :][: len(LEVELS) * config.crop.slices]
+        shown = int(singles.reshape(len(LEVELS), -1)[level].argmax())
         frame = crop_frame(place, config)
         return Look(batch, 1 + level, lambda image: image[0, level, :, :-1], image_z_mm(place, config), frame, shown)
 
