@@ -14,6 +14,8 @@ STUDY = "StudyInstanceUID"
 TEXT = (STUDY, "row_id", "config_hash", "data")
 BOX_COLUMNS = ("x", "y", "width", "height", "slice_number")
 SLICE_KEYS = (STUDY, "file_number", "z_mm")
+# What a detector finds, `oof/<run>/boxes.csv`: as in the competition's table, with a score and perhaps a level.
+FOUND_BOXES = (STUDY, "file_number", "x", "y", "width", "height", "score", "level")
 # Beside C1..C7 in a slice table: as the model gave them, as the mask has them, and on the best path.
 RAW, TRUTH, SEEN = (tuple(f"{level}_{kind}" for level in LEVELS) for kind in ("raw", "true", "seen"))
 
@@ -56,6 +58,22 @@ def read_boxes(file: Path) -> pd.DataFrame:
         row, column = bad[0]
         raise UserError(f"{file}: study {table[STUDY].iloc[row]}, column {BOX_COLUMNS[column]}: must be a number")
     return table.assign(**{column: numbers[column] for column in BOX_COLUMNS})
+
+
+def read_found_boxes(file: Path) -> pd.DataFrame:
+    """`boxes.csv` of a detector: a box a row, score within 0 and 1, level one of C1..C7 or empty."""
+    table = read_csv(file, FOUND_BOXES)
+    table["level"] = table["level"].fillna("").astype(str)
+    numbers = table[list(FOUND_BOXES[1:-1])].apply(pd.to_numeric, errors="coerce")
+    sound = np.isfinite(numbers).all(axis=1) & (numbers[["width", "height"]] > 0).all(axis=1)
+    sound &= numbers["score"].between(0, 1) & table["level"].isin(["", *LEVELS])
+    if not sound.all():
+        row = table[~sound].iloc[0]
+        raise UserError(
+            f"{file}: study {row[STUDY]}, file_number {row['file_number']}: a box needs numbers, width and height "
+            "above 0, a score within 0 and 1, and a level of C1..C7 or none"
+        )
+    return table
 
 
 def read_study_table(file: Path) -> pd.DataFrame:
