@@ -164,6 +164,17 @@ class Crop:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Localise:
+    """How detectors learn and what they report (src/cspine/tasks/detector.py)."""
+
+    # Slices that certainly show no fracture, for each with a box, drawn anew every epoch.
+    negatives: float = setting(1.0, low=0)
+    least_score: float = setting(0.05, low=0, high=1)  # of a box that is written down
+    # All slices with a vertebra, or those of the levels that oof/ensemble/ takes for fractured.
+    search: str = setting("all", choices=("all", "fractured"))
+
+
+@dataclass(frozen=True, kw_only=True)
 class Sequence:
     """How sequence_classifier and study_classifier get from the images of a level to its logit.
 
@@ -299,6 +310,7 @@ class Config(DatasetConfig):
     volume: Volume = dataclasses.field(default_factory=Volume)
     volume_augment: VolumeAugment = dataclasses.field(default_factory=VolumeAugment)
     crop: Crop = dataclasses.field(default_factory=Crop)
+    localise: Localise = dataclasses.field(default_factory=Localise)
     sweep: Sweep = dataclasses.field(default_factory=Sweep)
     model: Model = dataclasses.field(default_factory=Model)
     order: Ordering = dataclasses.field(default_factory=Ordering)
