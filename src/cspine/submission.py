@@ -85,12 +85,12 @@ def predict_into(
             for answer in answers(predictors, tasks, limits, plan_for):
                 _take(answer, file, budget, outcome, log)
                 bar.update()
-                now = time.monotonic()
-                if now - saved > SAVE_SECONDS or outcome.predicted == 1:
+                now, done = time.monotonic(), outcome.predicted + len(outcome.bad)
+                if now - saved > SAVE_SECONDS or done == 1:
                     file.write()
                     saved = now
-                if now - told > TELL_SECONDS or bar.n == 1:
-                    log(f"{bar.n} of {len(tasks)} studies")
+                if now - told > TELL_SECONDS or done == 1:
+                    log(f"{done} of {len(tasks)} studies")
                     told = now
     finally:
         file.write()
