@@ -18,7 +18,7 @@ HERE = Path(__file__).resolve().parent
 SOURCE = HERE.parent / "src"
 sys.path[:0] = [str(SOURCE), str(HERE)]
 
-from wheels import collect_wheels, pinned_versions  # noqa: E402
+from parts.wheels import collect_wheels, pinned_versions  # noqa: E402
 
 from cspine.bundle import from_runs, write  # noqa: E402
 from cspine.cli import Parser, run  # noqa: E402

@@ -1,7 +1,7 @@
 """Rehearse the kernel as Kaggle would run it, and compare its rows with those of src/predict.py.
 
     python kernels/rehearse.py [data.root=input/phantom]
-    python kernels/rehearse.py --faults [data.root=input/phantom]     with something wrong, in every way of faults.py
+    python kernels/rehearse.py --faults [data.root=input/phantom]   with something wrong, in each way of parts/faults.py
 
 The single file kernel.py runs in a process of its own, in an empty working directory, with the network blocked and the
 inputs read-only: in a Linux namespace where that is allowed, else behind a guard on Python's sockets, with the inputs
@@ -48,8 +48,8 @@ def main() -> int:
     data, weights = find_dataset(config).resolve(), args.weights.resolve()
 
     # Late, because pydicom and NumPy take a while.
-    from rehearsal import rehearse_faults
-    from sandbox import usable_namespace
+    from parts.sandbox import usable_namespace
+    from parts.verdicts import rehearse_faults
 
     how = "a network namespace, inputs mounted read-only" if usable_namespace() else "a guard on sockets"
     print(f"rehearsal: network blocked by {how}", flush=True)
@@ -65,7 +65,7 @@ def main() -> int:
 
 def rehearse(kernel: Path, data: Path, weights: Path, folder: Path) -> Path:
     """Run the kernel on a dataset; its submission.csv. Raises UserError where it fails or was not valid throughout."""
-    from sandbox import Sandbox, run_kernel
+    from parts.sandbox import Sandbox, run_kernel
 
     sandbox = Sandbox(folder, {WEIGHTS_NAME: weights, RSNA_NAME: data})
     asked = [row.row_id for row in read_rows(data / "test.csv")]
@@ -81,7 +81,7 @@ def rehearse(kernel: Path, data: Path, weights: Path, folder: Path) -> Path:
 
 def rehearse_stub(kernel: Path, data: Path, weights: Path, folder: Path) -> None:
     """The public stub: a few images, and rows of other studies, which have the priors."""
-    from faults import write_rows
+    from parts.faults import write_rows
 
     stub = folder / "stub"
     (stub / "test_images").mkdir(parents=True)

@@ -11,8 +11,8 @@ from io import BytesIO
 from pathlib import Path
 
 import pytest
+from parts.sandbox import GUARD, Sandbox, usable_namespace
 from rehearse import compare
-from sandbox import GUARD, Sandbox, usable_namespace
 from tiny_pipeline import Prepared
 
 from cspine.paths import RSNA_NAME

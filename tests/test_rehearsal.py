@@ -5,9 +5,9 @@ from pathlib import Path
 
 import pydicom
 import pytest
-from faults import FAULTS, VICTIM, Fault, Tree, make_tree
-from rehearsal import judge
-from sandbox import Ran, Watch
+from parts.faults import FAULTS, VICTIM, Fault, Tree, make_tree
+from parts.sandbox import Ran, Watch
+from parts.verdicts import judge
 from tiny_pipeline import Prepared
 
 from cspine.anatomy import TARGETS

@@ -13,9 +13,9 @@ from pathlib import Path
 
 import numpy as np
 import pydicom
+from parts.sandbox import Ran, Sandbox, run_kernel
 from pydicom.dataset import Dataset
 from pydicom.uid import ExplicitVRLittleEndian
-from sandbox import Ran, Sandbox, run_kernel
 
 from cspine.anatomy import TARGETS
 from cspine.paths import RSNA_NAME

@@ -5,8 +5,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from faults import BYSTANDERS, FAULTS, VICTIM, Fault, Tree, make_tree, run_in
-from sandbox import Ran
+from parts.faults import BYSTANDERS, FAULTS, VICTIM, Fault, Tree, make_tree, run_in
+from parts.sandbox import Ran
 
 from cspine.anatomy import TARGETS
 from cspine.errors import UserError, nearest
