@@ -23,7 +23,10 @@ OPTIONS = {
         "args": [
             "--headless=new",
             "--no-sandbox",
-            "--disable-gpu",
+            # WebGL without a GPU.
+            "--use-gl=angle",
+            "--use-angle=swiftshader",
+            "--enable-unsafe-swiftshader",
             "--disable-dev-shm-usage",
             "--window-size=1100,900",
         ],

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 
 import numpy as np
 import pandas as pd
+from scipy import ndimage
 from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
 
@@ -26,6 +27,7 @@ LEAST, GREATEST = (tuple(f"{axis}_{end}_mm" for axis in AXES) for end in ("min",
 LESION_COLUMNS = (STUDY, "lesion", "level", "score", "slices", *CENTRE, *LEAST, *GREATEST)
 # A level is on a slice, or in a voxel, from this probability on.
 FOUND = 0.5
+NEAR_MM = 15.0
 
 
 @dataclass(frozen=True)
@@ -85,11 +87,13 @@ def find_lesions(
 
 
 def levels_by_map(boxes: pd.DataFrame, geometry: Geometry, found: LevelMap, crop: Crop) -> np.ndarray:
-    """(n,) the level, 0 to 6, that most voxels of the map in each box have, -1 where they have none.
+    """(n,) the level, 0 to 6, that most voxels of the map in each box have.
 
-    `crop` is the square that the map shares with the cached pixels.
+    Where they have none, as about the tip of a process, that of the nearest voxel within NEAR_MM of the box's middle;
+    else -1. `crop` is the square that the map shares with the cached pixels.
     """
     labels = level_labels(found.probabilities, 255 * FOUND)
+    nearest = _nearest_levels(labels, found)
     side, slices = labels.shape[-1], slices_of(boxes, geometry)
     corners = volume_corners(boxes, geometry, slices)
     planes = slice_index(geometry.z_mm[slices], found.plane_z_mm)
@@ -102,9 +106,20 @@ def levels_by_map(boxes: pd.DataFrame, geometry: Geometry, found: LevelMap, crop
         plane = labels[round(float(planes[row]))]
         inside = plane[int(top[row]) : int(np.ceil(bottom[row])), int(left[row]) : int(np.ceil(right[row]))]
         votes = np.bincount(inside.ravel(), minlength=len(LEVELS) + 1)[1:]
-        if votes.any():
-            named[row] = votes.argmax()
+        middle = (int((top[row] + bottom[row]) / 2), int((left[row] + right[row]) / 2))
+        named[row] = votes.argmax() if votes.any() else nearest[round(float(planes[row])), *middle]
     return named
+
+
+def _nearest_levels(labels: np.ndarray, found: LevelMap) -> np.ndarray:
+    """int (planes, y, x): the level, 0 to 6, of the nearest labelled voxel within NEAR_MM, else -1."""
+    if not labels.any():
+        return np.full(labels.shape, -1)
+    voxel_mm = found.field_mm / labels.shape[-1]
+    height_mm = float(found.plane_z_mm[0] - found.plane_z_mm[1]) if len(labels) > 1 else voxel_mm
+    sampling = (height_mm, voxel_mm, voxel_mm)
+    away_mm, indices = ndimage.distance_transform_edt(labels == 0, sampling, return_indices=True)
+    return np.where(away_mm <= NEAR_MM, labels[tuple(indices)].astype(int) - 1, -1)
 
 
 def levels_by_presence(boxes: pd.DataFrame, geometry: Geometry, presence: np.ndarray) -> np.ndarray:
