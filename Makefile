@@ -60,4 +60,4 @@ test: lint
 
 clean:
 	rm -rf $(PHANTOM) input/cache input/folds.csv oof/ensemble oof/demo-*
-	rm -f submissions/*.csv kernels/inference/kernel.py kernels/weights/manifest.json kernels/weights/*.safetensors
+	rm -f submissions/*.csv kernels/inference/kernel.py kernels/weights/manifest.json kernels/weights/*.safetensors kernels/weights/*.whl

@@ -1,9 +1,11 @@
 """Package inference for an offline Kaggle submission.
 
     python kernels/build.py [paths.oof=oof]
+    python kernels/build.py --wheels kernels/wheels     with the DICOM decoders for Python 3.10 to 3.13, from PyPI
 
 Copies the weights of the ensemble's members into kernels/weights/ with a manifest, and writes the package into one
-file, kernels/inference/kernel.py. Equal inputs give equal bytes.
+file, kernels/inference/kernel.py. Equal inputs give equal bytes. Wheels that are in the folder already are taken from
+there; the kernel installs from them what its machine lacks.
 """
 
 import base64
@@ -14,7 +16,9 @@ from pathlib import Path
 
 HERE = Path(__file__).resolve().parent
 SOURCE = HERE.parent / "src"
-sys.path.insert(0, str(SOURCE))
+sys.path[:0] = [str(SOURCE), str(HERE)]
+
+from parts.wheels import collect_wheels, pinned_versions  # noqa: E402
 
 from cspine.bundle import from_runs, write  # noqa: E402
 from cspine.cli import Parser, run  # noqa: E402
@@ -48,12 +52,16 @@ def main() -> None:
     parser.add_argument("--config", default="configs/base.yaml")
     parser.add_argument("--weights", type=Path, default=HERE / "weights", help="folder of the dataset to upload")
     parser.add_argument("--kernel", type=Path, default=HERE / "inference" / "kernel.py")
+    parser.add_argument("--wheels", type=Path, metavar="DIR", help="where the decoders' wheels are, or shall be put")
     args = parser.parse_with_overrides()
     config = load(DatasetConfig, args.config, args.overrides)
-    write(from_runs(Path(config.paths.oof)), args.weights)
+    bundle = from_runs(Path(config.paths.oof))
+    wheels = collect_wheels(args.wheels, pinned_versions(HERE.parent / "requirements.txt")) if args.wheels else []
+    write(bundle, args.weights, wheels)
     build_kernel(SOURCE, HERE / "inference" / "main.py", args.kernel)
     size_mb = sum(file.stat().st_size for file in args.weights.glob("*.safetensors")) / 1e6
-    print(f"{args.kernel}: {args.kernel.stat().st_size / 1e3:.0f} kB\n{args.weights}: {size_mb:.1f} MB of weights")
+    told = f"{size_mb:.1f} MB of weights" + (f", {len(wheels)} wheels" if wheels else "")
+    print(f"{args.kernel}: {args.kernel.stat().st_size / 1e3:.0f} kB\n{args.weights}: {told}")
 
 
 if __name__ == "__main__":

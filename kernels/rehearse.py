@@ -1,67 +1,34 @@
 """Rehearse the kernel as Kaggle would run it, and compare its rows with those of src/predict.py.
 
     python kernels/rehearse.py [data.root=input/phantom]
+    python kernels/rehearse.py --faults [data.root=input/phantom]   with something wrong, in each way of parts/faults.py
 
 The single file kernel.py runs in a process of its own, in an empty working directory, with the network blocked and the
 inputs read-only: in a Linux namespace where that is allowed, else behind a guard on Python's sockets, with the inputs
-compared before and after. It prints which of the two it was.
+compared before and after. It prints which of the two it was. First on a stub of the data as the public one is, whose
+test.csv asks for studies that are not there; then on the whole test set, as the hidden one takes the stub's place.
 """
 
-import os
-import shlex
 import shutil
-import socket
 import subprocess
 import sys
 import tempfile
-from dataclasses import dataclass
 from pathlib import Path
 
 HERE = Path(__file__).resolve().parent
 SOURCE = HERE.parent / "src"
-sys.path.insert(0, str(SOURCE))
+sys.path[:0] = [str(SOURCE), str(HERE)]
 
 from cspine.cli import Parser, run  # noqa: E402
 from cspine.config import DatasetConfig, load  # noqa: E402
-from cspine.errors import UserError  # noqa: E402
+from cspine.errors import UsageError, UserError  # noqa: E402
 from cspine.paths import RSNA_NAME, find_dataset, need  # noqa: E402
+from cspine.submission_file import read_priors, read_rows  # noqa: E402
 
-NAMESPACES = (("unshare", "--net", "--mount"), ("unshare", "--user", "--map-root-user", "--net", "--mount"))
-CONNECT = "import socket, sys; socket.create_connection(('127.0.0.1', int(sys.argv[1])), timeout=5)"
-# Runs a file with every connection refused; for machines that allow no namespaces.
-GUARD = """
-import runpy, socket, sys
-def refuse(*args, **kwargs):
-    raise OSError("the rehearsal blocks the network")
-socket.socket.connect = socket.socket.connect_ex = socket.getaddrinfo = socket.create_connection = refuse
-sys.argv = sys.argv[1:]
-runpy.run_path(sys.argv[0], run_name="__main__")
-"""
-
-
-@dataclass(frozen=True)
-class Sandbox:
-    """A Kaggle-like tree: input/ with two datasets, working/ where the kernel runs."""
-
-    folder: Path
-    mounts: dict[str, Path]  # name in input/ -> where it is
-
-    @property
-    def working(self) -> Path:
-        return self.folder / "working"
-
-    def command(self, kernel: Path, namespace: tuple[str, ...] | None) -> list[str]:
-        """The command that runs the kernel there; without a namespace the inputs are links."""
-        python = [sys.executable, "-I"]  # neither PYTHONPATH nor the working directory may lend it the package
-        arguments = [str(kernel), "--input", str(self.folder / "input")]
-        if namespace is None:
-            return [*python, "-c", GUARD, *arguments]
-        script = ["set -e"]
-        for name, source in self.mounts.items():
-            target = self.folder / "input" / name
-            script += [shlex.join(["mount", "--bind", str(source), str(target)])]
-            script += [shlex.join(["mount", "-o", "remount,ro,bind", str(target)])]
-        return [*namespace, "sh", "-c", "\n".join([*script, 'exec "$@"']), "kernel", *python, *arguments]
+WEIGHTS_NAME = "cspine-fracture-weights"
+# The public stub asks for C1 of studies that it does not hold.
+ABSENT = ("1.2.826.0.1.3680043.10197", "1.2.826.0.1.3680043.10454", "1.2.826.0.1.3680043.10690")
+STUB_STUDIES = 3
 
 
 def main() -> int:
@@ -70,54 +37,63 @@ def main() -> int:
     parser.add_argument("--kernel", type=Path, default=HERE / "inference" / "kernel.py")
     parser.add_argument("--weights", type=Path, default=HERE / "weights")
     parser.add_argument("--expected", type=Path, help="what src/predict.py wrote; default: run it now")
+    parser.add_argument("--faults", action="store_true", help="break things, and see that only what must suffers")
+    parser.add_argument("--only", nargs="+", default=[], metavar="NAME", help="of the faults those of these names")
     args = parser.parse_with_overrides()
+    if args.only and not args.faults:
+        raise UsageError("--only needs --faults")
     config = load(DatasetConfig, args.config, args.overrides)
     kernel = need(args.kernel, "python kernels/build.py").resolve()
     need(args.weights / "manifest.json", "python kernels/build.py")
-    mounts = {"cspine-fracture-weights": args.weights.resolve(), RSNA_NAME: find_dataset(config).resolve()}
-    with tempfile.TemporaryDirectory(prefix="rehearsal-") as folder:
-        submission = rehearse(kernel, Sandbox(Path(folder), mounts))
-        expected = args.expected or predict(args.config, args.overrides, Path(folder) / "expected.csv")
+    data, weights = find_dataset(config).resolve(), args.weights.resolve()
+
+    # Late, because pydicom and NumPy take a while.
+    from parts.sandbox import usable_namespace
+    from parts.verdicts import rehearse_faults
+
+    how = "a network namespace, inputs mounted read-only" if usable_namespace() else "a guard on sockets"
+    print(f"rehearsal: network blocked by {how}", flush=True)
+    with tempfile.TemporaryDirectory(prefix="rehearsal-") as name:
+        folder = Path(name)
+        if args.faults:
+            return rehearse_faults(kernel, data, weights, folder, args.only)
+        rehearse_stub(kernel, data, weights, folder)
+        submission = rehearse(kernel, data, weights, folder / "hidden")
+        expected = args.expected or predict(args.config, args.overrides, folder / "expected.csv")
         return compare(submission, need(expected, "python src/predict.py"))
 
 
-def rehearse(kernel: Path, sandbox: Sandbox) -> Path:
-    """Run the kernel in the sandbox; its submission.csv. Raises UserError where it fails or touches its inputs."""
-    namespace = usable_namespace()
-    sandbox.working.mkdir()
-    for name, source in sandbox.mounts.items():
-        target = sandbox.folder / "input" / name
-        target.parent.mkdir(exist_ok=True)
-        if namespace is None:
-            target.symlink_to(source)
-        else:
-            target.mkdir()
-    how = "a network namespace, inputs mounted read-only" if namespace else "a guard on sockets, inputs compared"
-    print(f"rehearsal: network blocked by {how}", flush=True)
-    before = _listing(sandbox)
-    environment = {key: os.environ[key] for key in ("PATH", "HOME", "TMPDIR") if key in os.environ}
-    command = sandbox.command(kernel, namespace)
-    done = subprocess.run(command, cwd=sandbox.working, env=environment, check=False)
-    if done.returncode:
-        raise UserError(f"the kernel failed with exit status {done.returncode}")
-    if _listing(sandbox) != before:
-        raise UserError("the kernel changed its inputs, which are read-only on Kaggle")
-    return need(sandbox.working / "submission.csv", "the kernel, which ended without writing it")
+def rehearse(kernel: Path, data: Path, weights: Path, folder: Path) -> Path:
+    """Run the kernel on a dataset; its submission.csv. Raises UserError where it fails or was not valid throughout."""
+    from parts.sandbox import Sandbox, run_kernel
+
+    sandbox = Sandbox(folder, {WEIGHTS_NAME: weights, RSNA_NAME: data})
+    asked = [row.row_id for row in read_rows(data / "test.csv")]
+    ran = run_kernel(kernel, sandbox, asked)
+    print(ran.log, end="")
+    if ran.status:
+        raise UserError(f"the kernel failed with exit status {ran.status}")
+    if ran.watch.wrong or ran.watch.first_s is None:
+        raise UserError(f"submission.csv was not valid throughout: {[*ran.watch.wrong, 'it was never there'][0]}")
+    print(f"rehearsal: submission.csv was whole after {ran.watch.first_s:.2f} s, and from then on")
+    return sandbox.working / "submission.csv"
 
 
-def usable_namespace() -> tuple[str, ...] | None:
-    """The command that starts a process without a network, shown by a connection to us that must fail; else None."""
-    with socket.create_server(("127.0.0.1", 0)) as server:
-        probe = [sys.executable, "-I", "-c", CONNECT, str(server.getsockname()[1])]
-        if subprocess.run(probe, capture_output=True, check=False).returncode:
-            raise UserError("a plain connection to this machine fails, so that blocking the network shows nothing")
-        for namespace in NAMESPACES:
-            if shutil.which(namespace[0]) is None:
-                continue
-            starts = subprocess.run([*namespace, "true"], capture_output=True, check=False).returncode == 0
-            if starts and subprocess.run([*namespace, *probe], capture_output=True, check=False).returncode:
-                return namespace
-    return None
+def rehearse_stub(kernel: Path, data: Path, weights: Path, folder: Path) -> None:
+    """The public stub: a few images, and rows of other studies, which have the priors."""
+    from parts.faults import write_rows
+
+    stub = folder / "stub"
+    (stub / "test_images").mkdir(parents=True)
+    for study in sorted((data / "test_images").iterdir())[:STUB_STUDIES]:
+        (shutil.copytree if study.is_dir() else shutil.copy)(study, stub / "test_images" / study.name)
+    write_rows(stub / "test.csv", ABSENT, ["C1"])
+    submission = rehearse(kernel, stub, weights, folder / "public")
+    prior = read_priors(weights / "manifest.json")["C1"]
+    values = [line.split(",")[1] for line in submission.read_text().splitlines()[1:]]
+    if values != [repr(prior)] * len(ABSENT):
+        raise UserError(f"on the public stub the rows are {values}, not the prior {prior} three times")
+    print("rehearsal: public stub, 3 rows, all the prior")
 
 
 def predict(config: str, overrides: list[str], output: Path) -> Path:
@@ -137,11 +113,6 @@ def compare(submission: Path, expected: Path) -> int:
         return 1
     print(f"rehearsal: {len(ours) - 1} rows, all equal to those of src/predict.py")
     return 0
-
-
-def _listing(sandbox: Sandbox) -> list[tuple[str, int, int]]:
-    files = sorted(file for source in sandbox.mounts.values() for file in source.rglob("*") if file.is_file())
-    return [(str(file), file.stat().st_size, file.stat().st_mtime_ns) for file in files]
 
 
 if __name__ == "__main__":

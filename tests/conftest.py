@@ -132,3 +132,17 @@ class TinyDataset:
 @pytest.fixture
 def tiny(tmp_path: Path) -> TinyDataset:
     return TinyDataset(tmp_path)
+
+
+@pytest.fixture(scope="session")
+def trained(tmp_path_factory: pytest.TempPathFactory) -> Any:
+    """A tiny_pipeline.Prepared with the runs v, f and g trained, an ensemble and a test set; no test may change it."""
+    from tiny_pipeline import Prepared
+
+    made = Prepared(tmp_path_factory.mktemp("trained"))
+    made.train()
+    made.train_mirrored()
+    made.ensemble()
+    made.trust_members()
+    made.add_test_set()
+    return made

@@ -19,9 +19,10 @@ from cspine.data.background import keep_spine, spine_run
 from cspine.data.cache import CachedStudy, bad_studies, build_cache, open_study
 from cspine.data.prepare import prepare_and_report
 from cspine.errors import UserError
-from cspine.inference import LoadedMember, Predictor, load_run
+from cspine.inference import LoadedMember, load_run
 from cspine.level_maps import LevelMap, level_map, map_file, write_level_map
 from cspine.paths import write_json
+from cspine.predictor import Predictor
 from cspine.tables import read_folds
 from cspine.tasks.base import StudyImages
 from cspine.training import train_fold

@@ -107,3 +107,17 @@ def test_what_does_not_fit_is_refused() -> None:
         fit_blend(STACK[:, :5], LABELS)
     with pytest.raises(ValueError, match="in \\[0, 1\\]"):
         fit_blend(STACK + np.nan, LABELS)
+
+
+def test_without_a_member_the_others_keep_their_shares() -> None:
+    blend = Blend(("a", "b", "c"), (0.5, 0.3, 0.2), 1.7, tuple(np.linspace(-1, 1, 8)))
+    assert blend.without(()) is blend
+    rest = blend.without({"a"})
+    assert rest.members == ("b", "c")
+    assert rest.weights == pytest.approx((0.6, 0.4))
+    rows = [np.full((1, 8), p) for p in (0.2, 0.7)]
+    expected = 1 / (1 + np.exp(-(1.7 * (0.6 * np.log(0.25) + 0.4 * np.log(7 / 3)) + np.array(blend.biases))))
+    assert rest.apply(rows)[0] == pytest.approx(expected)
+    assert Blend(("a", "b"), (1.0, 0.0), 1.0, (0.0,) * 8).without({"a"}).weights == (1.0,)
+    with pytest.raises(ValueError, match="no member"):
+        blend.without({"a", "b", "c"})

@@ -19,7 +19,7 @@ from cspine.errors import UserError
 from cspine.paths import cache_folder
 
 
-def here(work, tasks, _processes, _timeout_s=None):
+def here(work, tasks, _processes, _timeout_s=None, _until=None):
     """`run_isolated` in this process, because starting others takes a second."""
     return ((task, work(task)) for task in tasks)
 

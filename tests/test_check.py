@@ -19,7 +19,7 @@ from cspine.data.findings import Finding
 CHECK_STUDY = check_study.check_study
 
 
-def here(work, tasks, _processes, _timeout_s=None):
+def here(work, tasks, _processes, _timeout_s=None, _until=None):
     """`run_isolated` in this process, because starting others takes a second."""
     return ((task, work(task)) for task in tasks)
 

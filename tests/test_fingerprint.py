@@ -16,7 +16,7 @@ from cspine.paths import folds_file
 def in_process(monkeypatch):
     monkeypatch.setattr(
         "cspine.data.workers.run_isolated",
-        lambda work, tasks, _processes, _timeout_s=None: ((task, work(task)) for task in tasks),
+        lambda work, tasks, _processes, _timeout_s=None, _until=None: ((task, work(task)) for task in tasks),
     )
 
 

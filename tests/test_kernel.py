@@ -11,21 +11,13 @@ from io import BytesIO
 from pathlib import Path
 
 import pytest
-from rehearse import GUARD, Sandbox, usable_namespace
+from parts.sandbox import GUARD, Sandbox, usable_namespace
+from rehearse import compare
 from tiny_pipeline import Prepared
 
 from cspine.paths import RSNA_NAME
 
 ROOT = Path(__file__).parent.parent
-
-
-@pytest.fixture(scope="module")
-def trained(tmp_path_factory: pytest.TempPathFactory) -> Prepared:
-    made = Prepared(tmp_path_factory.mktemp("kernel"))
-    made.train()
-    made.ensemble()
-    made.add_test_set()
-    return made
 
 
 def build(trained: Prepared, folder: Path) -> tuple[Path, Path]:
@@ -48,7 +40,7 @@ def test_equal_inputs_give_equal_bytes(trained: Prepared, tmp_path: Path) -> Non
     manifest = json.loads(files["manifest.json"])
     named = [model["file"] for part in ("stage1", "members") for run in manifest[part] for model in run["models"]]
     assert sorted(named) == sorted(set(files) - {"manifest.json"})
-    assert len(named) == 4
+    assert len(named) == 6
 
 
 def test_the_kernel_carries_the_package_without_the_phantom(trained: Prepared, tmp_path: Path) -> None:
@@ -72,16 +64,28 @@ def test_the_rehearsal_equals_predict(trained: Prepared, tmp_path: Path) -> None
     assert "32 rows, all equal to those of src/predict.py" in done.stdout
 
 
-def test_the_rehearsal_tells_rows_that_differ(trained: Prepared, tmp_path: Path) -> None:
+def test_the_rehearsal_tells_rows_that_differ(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
+    files = [tmp_path / name for name in ("ours.csv", "theirs.csv")]
+    for file, values in zip(files, ("0.1 0.2 0.3", "0.1 0.4 0.3 0.5"), strict=True):
+        file.write_text("\n".join(["row_id,fractured", *values.split()]))
+    assert compare(*files) == 1
+    assert "2 of 4 rows differ" in capsys.readouterr().err
+    assert compare(files[0], files[0]) == 0
+
+
+def test_faults_cost_only_what_they_must(trained: Prepared, tmp_path: Path) -> None:
     kernel, weights = build(trained, tmp_path)
-    expected = tmp_path / "expected.csv"
-    expected.write_text("row_id,fractured\n" + "x,0.5\n" * 32)
-    words = ["--kernel", str(kernel), "--weights", str(weights), "--expected", str(expected), *trained.overrides]
+    words = ["--kernel", str(kernel), "--weights", str(weights), *trained.overrides]
+    only = ["a wrong sha256", "SIGTERM in the middle"]
     done = subprocess.run(
-        [sys.executable, "kernels/rehearse.py", *words], cwd=ROOT, capture_output=True, text=True, check=False
+        [sys.executable, "kernels/rehearse.py", "--faults", "--only", *only, *words],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=False,
     )
-    assert done.returncode == 1
-    assert "32 of 32 rows differ" in done.stderr
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "2 of 2 faults cost only what they must" in done.stdout
 
 
 def test_inputs_are_read_only_in_the_namespace(tmp_path: Path) -> None:

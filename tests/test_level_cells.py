@@ -8,6 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from test_level_crops import FIELD_MM, TOP_MM, config, mapped
 
+from cspine.config import Config
 from cspine.data.level_cells import SliceTruth, cell_truth, cells_per_side
 from cspine.data.level_crops import LevelPlace, Move, cut_level, find_levels, image_z_mm
 from cspine.data.slices import nearest_slices
@@ -22,6 +23,10 @@ MOVES = st.builds(
     mirror=st.booleans(),
     upside_down=st.booleans(),
 )
+
+
+def exact() -> Config:
+    return replace(config(), crop=replace(config().crop, box_margin_mm=0.0))
 
 
 def level() -> LevelPlace:
@@ -46,7 +51,7 @@ def test_cells_lie_where_the_crop_shows_the_box(
     place_mm = ((np.arange(SIZE_PX) + 0.5) / SIZE_PX - 0.5) * FIELD_MM
     inside = ((place_mm >= top) & (place_mm <= box_mm[3]))[:, None] & (place_mm >= left) & (place_mm <= box_mm[2])
     volume = np.broadcast_to(np.where(inside, 255, 0).astype(np.uint8), (len(z_mm), 1, SIZE_PX, SIZE_PX)).copy()
-    place, settings_ = level(), config()
+    place, settings_ = level(), exact()
     indices = nearest_slices(z_mm, image_z_mm(place, settings_, move))
     cells = cell_truth(box_on_slices(box_mm, z_mm), indices, place, settings_, move)
     assert cells.shape == (6, 6, 6)
@@ -67,9 +72,25 @@ def test_a_box_smaller_than_a_cell_still_counts() -> None:
     truth = box_on_slices((11.0, -9.0, 11.5, -8.5), z_mm)
     place = level()
     indices = nearest_slices(z_mm, image_z_mm(place, config()))
-    cells = cell_truth(truth, indices, place, config(), None)
+    cells = cell_truth(truth, indices, place, exact(), None)
     assert 1 <= (cells[0] == 1).sum() <= 4
     assert (cells[0] == 0).sum() > 15
+
+
+def test_of_a_loose_box_its_middle_is_known_to_show_the_fracture() -> None:
+    z_mm = TOP_MM - np.arange(SPACING_MM / 2, TOP_MM, SPACING_MM)
+    place, truth = level(), box_on_slices((0.0, -20.0, 24.0, 4.0), z_mm)
+    indices = nearest_slices(z_mm, image_z_mm(place, config()))
+    whole, core = (
+        cell_truth(truth, indices, place, replace(config(), crop=replace(config().crop, box_margin_mm=margin)), None)[0]
+        for margin in (0.0, 40.0)
+    )
+    assert (whole == 1).sum() == 16
+    assert (core == 1).sum() == 4
+    assert np.array_equal(core == 0, whole == 0)
+    assert (core[whole == 1] != 0).all()
+    # The middle of this box is that of the level, and of the image.
+    assert (core[2:4, 2:4] == 1).all()
 
 
 def test_the_last_cell_may_reach_beyond_the_image() -> None:

@@ -16,7 +16,7 @@ from cspine.data.cache import CachedStudy, open_study
 from cspine.data.prepare import prepare_and_report
 from cspine.ensembling import choose_members, fit_ensemble, write_ensemble
 from cspine.errors import UserError
-from cspine.inference import Predictor, load_run
+from cspine.inference import load_run
 from cspine.level_maps import (
     LevelMap,
     level_map,
@@ -26,6 +26,7 @@ from cspine.level_maps import (
     write_level_map,
 )
 from cspine.paths import read_json, write_json
+from cspine.predictor import Predictor
 from cspine.tables import read_folds
 from cspine.tasks.base import StudyImages
 from cspine.tasks.vertebra_volume import segment

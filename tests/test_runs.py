@@ -23,10 +23,12 @@ def runs(tmp_path: Path) -> SimulatedRuns:
 
 
 def test_kinds_and_completeness(runs: SimulatedRuns) -> None:
-    runs.add_fold("boxes", "localise/detector", 0)
+    runs.add_fold("boxes", "localise/ssd", 0)
+    runs.add_fold("else", "another/task", 0)
     write_table(runs.table(runs.labels), runs.oof / ENSEMBLE / "oof.csv")
     (runs.oof / "README.md").write_text("not a run")
     assert [(run.name, run.kind) for run in all_runs(runs.oof)] == [
+        ("boxes", "localise"),
         ("good", "fracture"),
         ("half", "fracture"),
         ("vertebrae", "vertebra"),

@@ -19,15 +19,6 @@ from cspine.tables import STUDY
 
 
 @pytest.fixture(scope="module")
-def trained(tmp_path_factory: pytest.TempPathFactory) -> Prepared:
-    made = Prepared(tmp_path_factory.mktemp("submission"))
-    made.train()
-    made.ensemble()
-    made.add_test_set()
-    return made
-
-
-@pytest.fixture(scope="module")
 def bundle(trained: Prepared) -> Bundle:
     return from_runs(trained.oof)
 

@@ -22,7 +22,7 @@ from cspine.data.cache import open_study
 from cspine.data.decode import DecodeTask, decode_study
 from cspine.data.prepare import prepare_and_report
 from cspine.errors import UsageError, UserError
-from cspine.inference import LoadedMember, _load, load_run, study_images
+from cspine.inference import LoadedMember, load_member, load_run, study_images
 from cspine.pipeline import Job, plan
 from cspine.tables import STUDY, read_folds, read_slices, read_study_table
 from cspine.tasks.base import StudyImages, find_task
@@ -102,7 +102,7 @@ def _member_of_fold(prepared: Prepared, fold: int) -> LoadedMember:
     bundle = from_runs(prepared.oof)
     member = bundle.members[0]
     one = replace(member, models=(member.models[fold],))
-    return _load(one, Bundle(bundle.folder, (), (one,), {}), torch.device("cpu"))
+    return load_member(one, Bundle(bundle.folder, (), (one,), {}), torch.device("cpu"))
 
 
 def test_a_study_without_images_gets_the_prevalence_of_the_other_folds(tmp_path: Path) -> None:

@@ -9,10 +9,12 @@ import pandas as pd
 import torch
 from conftest import TinyDataset, write_mask
 
+from cspine.blend import Blend
 from cspine.config import Config, load, to_dict
 from cspine.data.prepare import prepare_and_report
 from cspine.engine.distributed import World
 from cspine.ensembling import choose_members, fit_ensemble, write_ensemble
+from cspine.paths import read_json, write_json
 from cspine.submission import all_rows
 from cspine.tables import write_table
 from cspine.training import train_fold
@@ -51,9 +53,21 @@ class Prepared:
             for fold in (0, 1):
                 train_fold(config, fold, ALONE)
 
+    def train_mirrored(self) -> None:
+        """Train a second fracture run, `g`, which looks at mirror images too."""
+        model = replace(self.fracture.model, flip_at_test=True)
+        for fold in (0, 1):
+            own = replace(self.fracture.train, seed=1)
+            train_fold(replace(self.fracture, name="g", model=model, train=own), fold, ALONE)
+
     def ensemble(self) -> None:
-        """Write oof/ensemble from the one fracture run."""
+        """Write oof/ensemble from the fracture runs."""
         write_ensemble(fit_ensemble(choose_members(self.oof, []), self.fracture), self.oof / "ensemble")
+
+    def trust_members(self) -> None:
+        """Give both members half the blend: fitted to what has learnt nothing, it would say the prior of everything."""
+        file = self.oof / "ensemble" / "blend.json"
+        write_json(file, {**read_json(file), **Blend(("f", "g"), (0.5, 0.5), 1.0, (0.0,) * 8).to_json()})
 
     def add_test_set(self) -> pd.DataFrame:
         """Copy three training studies as test studies and ask for all their rows, and for those of an absent study."""

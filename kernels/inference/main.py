@@ -9,10 +9,14 @@
 import argparse
 import base64
 import io
+import os
 import sys
 import tempfile
+import time
 import zipfile
 from pathlib import Path
+
+STARTED = time.monotonic()
 
 PACKAGE = "@PACKAGE@"
 
@@ -28,13 +32,24 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--input", type=Path, default=Path("/kaggle/input"), help="holds the weights and the data")
     parser.add_argument("--output", type=Path, default=Path("submission.csv"))
+    parser.add_argument("--hours", type=float, default=8.5, help="when it must be done; Kaggle's limit is 9")
+    parser.add_argument("--study-seconds", type=float, default=900, help="that reading one study may take")
     args = parser.parse_args()
-    with tempfile.TemporaryDirectory(prefix="cspine-") as folder:
+    with tempfile.TemporaryDirectory(prefix="cspine-", ignore_cleanup_errors=True) as folder:
         unpack(folder)
-        from cspine.cli import run
-        from cspine.submission import submit_from_kaggle
+        from cspine.errors import UserError
+        from cspine.offline import Request, run_offline
 
-        run(lambda: submit_from_kaggle(args.input, args.output))
+        request = Request(args.input, args.output, args.hours, args.study_seconds, started=STARTED)
+        try:
+            status = run_offline(request)
+        except UserError as error:
+            print(f"error: {error}", file=sys.stderr)
+            status = 1
+    sys.stdout.flush()
+    sys.stderr.flush()
+    # At once: a disk or a GPU that hangs must not hold up a submission that is written.
+    os._exit(status)
 
 
 # The workers that decode are started afresh and import this file: only the first process runs it.

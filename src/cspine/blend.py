@@ -1,6 +1,6 @@
 """The blend of several runs: a convex mean of their logits, then a calibration. Needs no torch; runs on Kaggle."""
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -38,6 +38,19 @@ class Blend:
             raise ValueError(f"{len(predictions)} predictions for the {len(self.members)} members of the blend")
         # One at a time: a product over the stack would round differently for one study than for many.
         return sum(w * logits(p) for w, p in zip(self.weights, predictions, strict=True))  # type: ignore[return-value]
+
+    def without(self, names: Collection[str]) -> "Blend":
+        """The blend of the other members, their weights brought back to a sum of 1; equal ones where they had none.
+
+        Raises ValueError where no other is left.
+        """
+        kept = {name: w for name, w in zip(self.members, self.weights, strict=True) if name not in names}
+        if not kept:
+            raise ValueError("no member of the blend is left")
+        total = sum(kept.values())
+        weights = tuple(w / total if total > 0 else 1 / len(kept) for w in kept.values())
+        # Untouched where nothing is left out: a quotient would round.
+        return Blend(tuple(kept), weights, self.scale, self.biases) if len(kept) < len(self.members) else self
 
     def to_json(self) -> dict[str, Any]:
         return {

@@ -7,6 +7,7 @@
 import shutil
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,9 @@ from cspine.errors import UserError
 from cspine.paths import need, read_json, sha256, write_json
 
 MANIFEST = "manifest.json"
-FORMAT = 1
+FORMAT = 2
+# What the weights were made with, for whoever finds that they no longer load.
+VERSIONS = ("numpy", "safetensors", "timm", "torch", "torchvision")
 
 
 @dataclass(frozen=True)
@@ -43,13 +46,15 @@ class Member:
 class Bundle:
     """`members` in the order of the blend, `blend` as ensemble.py wrote it.
 
-    `stage1` are the vertebra runs they read, each after those that it reads itself.
+    `stage1` are the vertebra runs they read, each after those that it reads itself; `wheels` are decoders to install
+    where they are missing, file name -> SHA-256.
     """
 
     folder: Path
     stage1: tuple[Member, ...]
     members: tuple[Member, ...]
     blend: dict[str, Any]
+    wheels: dict[str, str] = field(default_factory=dict)
 
     def weights(self, model: FoldModel) -> Path:
         """The file of a model's weights, checked by its SHA-256. Raises UserError if it is missing or altered."""
@@ -80,14 +85,20 @@ def read(folder: Path) -> Bundle:
     values = read_json(need(folder / MANIFEST, "python kernels/build.py"))
     if values.get("format") != FORMAT:
         raise UserError(f"{folder / MANIFEST}: format {values.get('format')}, this code reads {FORMAT}; build it again")
-    return Bundle(folder, _members(values["stage1"]), _members(values["members"]), values["blend"])
+    stage1, members = (_members(values[stage]) for stage in ("stage1", "members"))
+    return Bundle(folder, stage1, members, values["blend"], values["wheels"])
 
 
-def write(bundle: Bundle, folder: Path) -> None:
-    """Copy the weights into `folder` and describe them in manifest.json. Equal inputs give equal bytes."""
+def write(bundle: Bundle, folder: Path, wheels: Sequence[Path] = ()) -> None:
+    """Copy the weights into `folder` and describe them in manifest.json, with the wheels that shall go along.
+
+    Equal inputs give equal bytes.
+    """
     folder.mkdir(parents=True, exist_ok=True)
-    for old in folder.glob("*.safetensors"):
+    for old in (*folder.glob("*.safetensors"), *folder.glob("*.whl")):
         old.unlink()
+    for wheel in wheels:
+        shutil.copyfile(wheel, folder / wheel.name)
     for member in (*bundle.stage1, *bundle.members):
         for model in member.models:
             shutil.copyfile(bundle.weights(model), folder / _flat(model))
@@ -96,6 +107,8 @@ def write(bundle: Bundle, folder: Path) -> None:
         "stage1": [_flattened(member) for member in bundle.stage1],
         "members": [_flattened(member) for member in bundle.members],
         "blend": bundle.blend,
+        "wheels": {wheel.name: sha256(wheel) for wheel in sorted(wheels)},
+        "versions": {name: version(name) for name in VERSIONS},
     }
     write_json(folder / MANIFEST, flat)
 

@@ -157,8 +157,21 @@ class Crop:
     least_share: float = setting(0.3, low=0, high=1)
     # Weight, beside the level's loss, of that of its images where boxes tell which show a fracture; 0 switches it off.
     boxes: float = setting(0.0, low=0)
+    # How far from the fracture people draw the edges of its box, for `model.sequence.cells`; RSNA's are loose.
+    box_margin_mm: float = setting(8.0, low=0)
     # Levels without a fracture that an epoch draws for each with one, weighted to stand for all; null takes all.
     negatives: float | None = setting(None, low=0.1)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Localise:
+    """How detectors learn and what they report (src/cspine/tasks/detector.py)."""
+
+    # Slices that certainly show no fracture, for each with a box, drawn anew every epoch.
+    negatives: float = setting(1.0, low=0)
+    least_score: float = setting(0.05, low=0, high=1)  # of a box that is written down
+    # All slices with a vertebra, or those of the levels that oof/ensemble/ takes for fractured.
+    search: str = setting("all", choices=("all", "fractured"))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -297,6 +310,7 @@ class Config(DatasetConfig):
     volume: Volume = dataclasses.field(default_factory=Volume)
     volume_augment: VolumeAugment = dataclasses.field(default_factory=VolumeAugment)
     crop: Crop = dataclasses.field(default_factory=Crop)
+    localise: Localise = dataclasses.field(default_factory=Localise)
     sweep: Sweep = dataclasses.field(default_factory=Sweep)
     model: Model = dataclasses.field(default_factory=Model)
     order: Ordering = dataclasses.field(default_factory=Ordering)

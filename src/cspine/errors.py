@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable
 from difflib import get_close_matches
+from typing import NoReturn
 
 
 class UserError(Exception):
@@ -10,6 +11,11 @@ class UserError(Exception):
 
 class UsageError(UserError):
     """The command line itself is wrong; commands exit with status 2."""
+
+
+def refuse(text: str) -> NoReturn:
+    """For functions that are told what to do with what went wrong: end with a UserError."""
+    raise UserError(text)
 
 
 def nearest(name: str, allowed: Iterable[str]) -> str:

@@ -8,6 +8,7 @@ import numpy as np
 
 from cspine.anatomy import TARGETS
 from cspine.bootstrap import Interval, Predicted, differences, intervals
+from cspine.box_runs import box_text, read_box_scores
 from cspine.config import DatasetConfig
 from cspine.errors import UserError
 from cspine.paths import find_dataset
@@ -49,7 +50,8 @@ def evaluate_runs(names: Sequence[str], config: DatasetConfig) -> tuple[dict[str
         raise UserError(f"{oof}/ holds no run with all folds; train some: python src/train.py --fold all{told}")
     data = read_out_of_fold([run for run in runs if run.kind == "fracture"], config)
     fractures = _fracture_scores(data)
-    scores = {run.name: fractures[run.name] if run.kind == "fracture" else read_slice_scores(run) for run in runs}
+    others = {"localise": read_box_scores, "vertebra": read_slice_scores}
+    scores = {run.name: fractures[run.name] if run.kind == "fracture" else others[run.kind](run) for run in runs}
     return scores, lacks
 
 
@@ -79,9 +81,15 @@ def _finite(values: Sequence[float]) -> list[float | None]:
 
 def evaluation_text(scores: dict[str, Any], lacks: dict[str, str]) -> str:
     """A table a run, for a terminal, and the runs that were left out."""
-    tables = [study_text(name, found) if "loss" in found else slice_text(name, found) for name, found in scores.items()]
+    tables = [_table(name, found) for name, found in scores.items()]
     left_out = [f"left out {name}: {lack}" for name, lack in lacks.items()]
     return "\n\n".join([*tables, *left_out])
+
+
+def _table(name: str, found: dict[str, Any]) -> str:
+    if "loss" in found:
+        return study_text(name, found)
+    return box_text(name, found) if "froc" in found else slice_text(name, found)
 
 
 def _with_ensemble(oof: Path) -> list[Run]:

@@ -1,23 +1,21 @@
-"""A study folder in, probabilities out: the one piece of code behind src/predict.py and the kernel."""
+"""Runs loaded from their weights, and what a decoded study looks like to them."""
 
 from collections.abc import Callable
-from dataclasses import dataclass, replace
-from functools import cache, partial
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
+from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import nn
 
-from cspine.blend import Blend
 from cspine.bundle import Bundle, FoldModel, Member, describe_fold, describe_run
 from cspine.config import Config, Preprocess
-from cspine.data.background import keep_spine
 from cspine.data.decode import DecodedStudy
 from cspine.data.slices import channels
-from cspine.errors import UserError
+from cspine.errors import UserError, refuse
 from cspine.level_maps import LevelMap
 from cspine.models.registry import create_model
 from cspine.tasks.base import StudyImages, find_task
@@ -42,52 +40,6 @@ class LoadedMember:
         return make(self.models, self.config, images, device)
 
 
-class Predictor:
-    """All models of a bundle, loaded once."""
-
-    def __init__(self, bundle: Bundle, device: torch.device) -> None:
-        self.device = device
-        self.blend = Blend.from_json(bundle.blend)
-        self.stage1 = [_load(member, bundle, device) for member in bundle.stage1]
-        self.members = [_load(member, bundle, device) for member in bundle.members]
-
-    @property
-    def preprocesses(self) -> list[Preprocess]:
-        """The distinct preprocessings that the members were trained on."""
-        return list(dict.fromkeys(member.config.preprocess for member in (*self.stage1, *self.members)))
-
-    def predict(self, images_for: Callable[[Preprocess], StudyImages]) -> np.ndarray:
-        """The eight probabilities of one study, in the order of anatomy.TARGETS.
-
-        `images_for` gives the study's volume under a preprocessing.
-        """
-        presence: dict[str, Callable[[], np.ndarray]] = {}
-        level_maps: dict[str, Callable[[], LevelMap]] = {}
-        for member in self.stage1:
-            images = _preprocessed(member.config.preprocess, images_for, level_maps)
-            presence[member.config.name] = cache(partial(member.infer, images, self.device))
-            level_maps[member.config.name] = cache(partial(member.map_levels, images, self.device))
-        members = []
-        for member in self.members:
-            images, stage1 = _preprocessed(member.config.preprocess, images_for, level_maps), member.config.stage1
-            if stage1:
-                images = images.with_stage1(presence[stage1](), level_maps[stage1])
-            members.append(member.infer(images, self.device))
-        return self.blend.apply([member[None] for member in members])[0]
-
-
-def _preprocessed(
-    settings: Preprocess,
-    images_for: Callable[[Preprocess], StudyImages],
-    level_maps: dict[str, Callable[[], LevelMap]],
-) -> StudyImages:
-    """The study's images with the step that needs the levels of another run, where the preprocessing has it."""
-    images = images_for(settings)
-    if settings.mask != "learned" or settings.mask_run is None:
-        return images
-    return replace(images, volume=keep_spine(images.volume, images.z_mm, level_maps[settings.mask_run](), settings))
-
-
 def load_run(oof: Path, name: str, device: torch.device) -> LoadedMember:
     """A run of oof/ alone: its model of all data where that is trained, else all its trained folds.
 
@@ -96,12 +48,12 @@ def load_run(oof: Path, name: str, device: torch.device) -> LoadedMember:
     member = describe_run(oof, name)
     if (settings := member.typed_config().preprocess).mask == "learned":
         raise UserError(f"{name}: its background mask comes from {settings.mask_run}; a run without one can be drawn")
-    return _load(member, Bundle(oof, (), (), {}), device)
+    return load_member(member, Bundle(oof, (), (), {}), device)
 
 
 def load_fold(oof: Path, name: str, fold: int, device: torch.device) -> LoadedMember:
     """One fold of a run of oof/, for cached studies that were held out of it."""
-    return _load(describe_fold(oof, name, fold), Bundle(oof, (), (), {}), device)
+    return load_member(describe_fold(oof, name, fold), Bundle(oof, (), (), {}), device)
 
 
 def study_images(study: DecodedStudy, settings: Preprocess) -> StudyImages:
@@ -111,10 +63,20 @@ def study_images(study: DecodedStudy, settings: Preprocess) -> StudyImages:
     return StudyImages(study.volumes[settings], geometry.z_mm, geometry.spacing_mm, thickness_mm=geometry.thickness_mm)
 
 
-def _load(member: Member, bundle: Bundle, device: torch.device) -> LoadedMember:
+def load_member(
+    member: Member, bundle: Bundle, device: torch.device, complain: Callable[[str], object] = refuse
+) -> LoadedMember:
+    """A run with those of its models that load, each checked by its SHA-256; of the others `complain` hears why."""
     config = member.typed_config()
-    models = tuple(_load_model(config, bundle, model).to(device).eval() for model in member.models)
-    return LoadedMember(config, models, tuple(model.facts for model in member.models))
+    models, facts = [], []
+    for fold in member.models:
+        try:
+            models.append(_load_model(config, bundle, fold).to(device).eval())
+        except (UserError, OSError, RuntimeError, SafetensorError) as error:
+            complain(f"{config.name}, {fold.fold}: {error}")
+        else:
+            facts.append(fold.facts)
+    return LoadedMember(config, tuple(models), tuple(facts))
 
 
 def _load_model(config: Config, bundle: Bundle, fold: FoldModel) -> nn.Module:

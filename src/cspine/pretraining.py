@@ -89,6 +89,6 @@ def _image_encoder(model: nn.Module, state: dict[str, torch.Tensor]) -> dict[str
 def level_samples(levels: list[SingleLevel], config: Config, augmented: bool) -> LevelSamples:
     """The drawn levels as the samples of a head: its own crops, moves and repainting, from their own smaller field."""
     settings = replace(config.preprocess, field_mm=SIDE_MM, size_px=levels[0].volume.shape[-1])
-    small = replace(config, preprocess=settings, crop=replace(config.crop, negatives=None))
+    small = replace(config, preprocess=settings, crop=replace(config.crop, negatives=None, box_margin_mm=0.0))
     samples = [Level(n, level.place, float(level.fractured), level.truth) for n, level in enumerate(levels)]
     return LevelSamples(levels, samples, small, config.augment if augmented else None)

@@ -16,7 +16,7 @@ from cspine.paths import find_dataset, folds_file, need, read_json
 from cspine.tables import STUDY, read_folds, read_labels, read_study_table
 
 # What all folds of a run make together, by the first part of its task (fracture/slice, vertebra/image).
-RUN_TABLES = {"fracture": "oof.csv", "vertebra": "slices.parquet"}
+RUN_TABLES = {"fracture": "oof.csv", "localise": "boxes.csv", "vertebra": "slices.parquet"}
 # Written by ensemble.py: has an oof.csv like a run, but no folds, and is never a member of a blend.
 ENSEMBLE = "ensemble"
 
@@ -35,7 +35,7 @@ class Run:
 
     @property
     def kind(self) -> str:
-        """`fracture` or `vertebra`: what the task predicts."""
+        """`fracture`, `localise` or `vertebra`: what the task predicts."""
         return "fracture" if self.name == ENSEMBLE else self.config["task"].split("/")[0]
 
     @property

@@ -1,7 +1,7 @@
 """What a run leaves for people once its folds are joined: learning curves, what it cost, and how well each target does.
 
-`oof/<run>/curves.png` and `summary.json`; of a fracture run also `scores.csv` and `scores.png`. The studies that it is
-most wrong about are drawn on demand (worst.py).
+`oof/<run>/curves.png` and `summary.json`; of a fracture run also `scores.csv` and `scores.png`, of a detector's
+`lesions.csv`. The studies that a fracture run is most wrong about are drawn on demand (worst.py).
 """
 
 from pathlib import Path
@@ -11,6 +11,7 @@ import numpy as np
 import pandas as pd
 
 from cspine.anatomy import LEVELS, OVERALL, TARGETS
+from cspine.box_runs import read_box_scores, write_lesions
 from cspine.calibrate import metric_prior
 from cspine.config import Config
 from cspine.metrics import target_losses
@@ -33,6 +34,9 @@ def write_story(config: Config) -> None:
     save(draw_curves(config.name, histories), folder / "curves.png")
     summary: dict[str, Any] = {"run": config.name, "task": config.task, **run_costs(folder)}
     run = Run(config.name, folder)
+    if run.kind == "localise":
+        write_lesions(config)
+        summary["scores"] = read_box_scores(run)
     if run.kind == "fracture":
         data = read_out_of_fold([run], config)
         summary["scores"] = out_of_fold_scores(config.name, data)

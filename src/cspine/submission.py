@@ -1,71 +1,118 @@
 """Rows asked for in, submission.csv out: every row once, whatever is on the disk, and a valid file from the start."""
 
 import time
-from collections.abc import Iterator
-from functools import partial
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import dataclass, field
 from pathlib import Path
 
-import numpy as np
 import pandas as pd
 from tqdm import tqdm
 
 from cspine.anatomy import TARGETS
-from cspine.bundle import MANIFEST, Bundle, read
+from cspine.budget import Budget, Plan
+from cspine.bundle import Bundle
 from cspine.config import DatasetConfig
-from cspine.data.decode import DecodeTask, decode_studies
+from cspine.data.decode import DecodeTask
 from cspine.data.layout import image_folder, rows_file, studies_in, studies_on_disk, study_path
-from cspine.engine.distributed import choose_device, share_cores
-from cspine.errors import UserError
-from cspine.inference import Predictor, study_images
+from cspine.dispatch import Answer, Limits, answers
+from cspine.engine.distributed import all_devices, share_cores
+from cspine.errors import UserError, refuse
 from cspine.paths import find_dataset
-from cspine.tables import STUDY, read_test_rows, submission_rows, write_table
+from cspine.predictor import Complain, Predictor
+from cspine.submission_file import Row, SubmissionFile
+from cspine.tables import STUDY, read_test_rows
 
-SAVE_SECONDS = 60.0
-# /kaggle/input/<dataset>/ or /kaggle/input/<kind>/<owner>/<dataset>/, looked at level by level because a glob over
-# everything would list hundreds of thousands of slices.
-SEARCH_DEPTH = 4
+SAVE_SECONDS = 10.0
+TELL_SECONDS = 60.0
 
 
-def submit_from_kaggle(inputs: Path, output: Path) -> int:
-    """Find the weights and the test data below `inputs` and write the submission."""
-    bundle = read(_find_folder(inputs, MANIFEST))
-    root = _find_folder(inputs, "test_images")
-    return submit(bundle, read_test_rows(rows_file(root)), image_folder(root, "test"), output, "auto", processes=2)
+@dataclass
+class Outcome:
+    """Studies predicted, and those with the prior and why; seconds of all, by run and of reading and decoding."""
+
+    predicted: int = 0
+    bad: dict[str, str] = field(default_factory=dict)
+    seconds: Counter[str] = field(default_factory=Counter)
 
 
 def submit(bundle: Bundle, rows: pd.DataFrame, images: Path, output: Path, device: str, processes: int) -> int:
     """Write `row_id,fractured` for `rows` (row_id, StudyInstanceUID, prediction_type) from `images/<uid>/`.
 
     A study that cannot be read gets the prior of the training data and is listed. The file holds the priors from the
-    first second and the predictions so far from then on.
+    first second and the predictions so far from then on. Raises UserError for a model that does not load.
     """
     began = time.monotonic()
-    priors = bundle.blend["priors"]
-    uids = list(dict.fromkeys(rows[STUDY]))
-    done: dict[str, np.ndarray] = {}
-    bad: dict[str, str] = {}
-    _write(rows, done, priors, output)
-    share_cores(processes)
-    predictor = Predictor(bundle, choose_device(device))
-    saved = time.monotonic()
-    with tqdm(total=len(uids), desc="predicting", unit="study", disable=None) as bar:
-        for uid, result in _predict(predictor, uids, images, processes):
-            if isinstance(result, str):
-                bad[uid] = result
-            else:
-                done[uid] = result
-            bar.update()
-            if time.monotonic() - saved > SAVE_SECONDS:
-                _write(rows, done, priors, output)
-                saved = time.monotonic()
-    _write(rows, done, priors, output)
-    for uid, reason in bad.items():
-        print(f"{uid}: {reason}; its rows hold the prior")
-    print(
-        f"{output}: {rows['row_id'].nunique()} rows, {len(done)} studies predicted, {len(bad)} with the prior, "
-        f"{time.monotonic() - began:.1f} s"
-    )
+    asked = [Row(*row) for row in rows[["row_id", STUDY, "prediction_type"]].itertuples(index=False)]
+    file = SubmissionFile(output, asked, bundle.blend["priors"])
+    outcome = predict_into(file, bundle, images, device, Limits(processes), print)
+    told = f"{outcome.predicted} studies predicted, {len(outcome.bad)} with the prior"
+    print(f"{output}: {len(file.rows)} rows, {told}, {time.monotonic() - began:.1f} s")
     return 0
+
+
+def predict_into(
+    file: SubmissionFile,
+    bundle: Bundle,
+    images: Path,
+    device: str,
+    limits: Limits,
+    log: Callable[[str], object],
+    complain: Complain = refuse,
+) -> Outcome:
+    """Predict the studies of a file that holds the priors, and keep it up to date, to the end whatever ends this.
+
+    `complain` hears of models that do not load, `log` of everything else.
+    """
+    share_cores(limits.readers)
+    predictors = [Predictor(bundle, one, complain) for one in all_devices(device)]
+    budget = Budget(predictors[0].runs, len(predictors), limits.readers)
+    settings = tuple(predictors[0].preprocesses)
+    tasks = [DecodeTask(uid, study_path(images, uid), settings) for uid in file.uids]
+    outcome = Outcome()
+    told_of = [Plan()]
+
+    def plan_for(studies: int) -> Plan:
+        plan = budget.plan(studies, limits.until - time.monotonic())
+        if plan != told_of[-1]:
+            log(f"{studies} studies left: {plan}")
+            told_of.append(plan)
+        return plan
+
+    saved = told = time.monotonic()
+    try:
+        with tqdm(total=len(tasks), desc="predicting", unit="study", disable=None) as bar:
+            for answer in answers(predictors, tasks, limits, plan_for):
+                _take(answer, file, budget, outcome, log)
+                bar.update()
+                now, done = time.monotonic(), outcome.predicted + len(outcome.bad)
+                if now - saved > SAVE_SECONDS or done == 1:
+                    file.write()
+                    saved = now
+                if now - told > TELL_SECONDS or done == 1:
+                    log(f"{done} of {len(tasks)} studies")
+                    told = now
+    finally:
+        file.write()
+    left = len(tasks) - outcome.predicted - len(outcome.bad)
+    if left:
+        log(f"the time is up: {left} studies keep the prior")
+    return outcome
+
+
+def _take(answer: Answer, file: SubmissionFile, budget: Budget, outcome: Outcome, log: Callable[[str], object]) -> None:
+    read_s, decode_s = answer.study
+    outcome.seconds.update({**answer.seconds, "reading": read_s, "decoding": decode_s})
+    for note in answer.notes:
+        log(f"{answer.uid}: {note}")
+    reason = answer.reason
+    if answer.row is not None:
+        budget.observe(answer.seconds, read_s + decode_s, answer.plan)
+        file.put(answer.uid, answer.row.tolist())
+        outcome.predicted += 1
+    else:
+        outcome.bad[answer.uid] = str(reason)
+        log(f"{answer.uid}: {reason}; its rows hold the prior")
 
 
 def rows_and_images(config: DatasetConfig, split: str, studies: Path | None) -> tuple[pd.DataFrame, Path]:
@@ -87,33 +134,3 @@ def all_rows(uids: list[str]) -> pd.DataFrame:
     """The eight rows of each study, in the layout of test.csv."""
     rows = [(f"{uid}_{target}", uid, target) for uid in uids for target in TARGETS]
     return pd.DataFrame(rows, columns=["row_id", STUDY, "prediction_type"])
-
-
-def _predict(
-    predictor: Predictor, uids: list[str], images: Path, processes: int
-) -> Iterator[tuple[str, np.ndarray | str]]:
-    """(uid, eight probabilities) or (uid, the reason why there are none), as the studies are decoded."""
-    tasks = [DecodeTask(uid, study_path(images, uid), tuple(predictor.preprocesses)) for uid in uids]
-    for task, study in decode_studies(tasks, processes):
-        if study.bad is not None:
-            yield task.uid, study.bad
-            continue
-        try:
-            yield task.uid, predictor.predict(partial(study_images, study))
-        except (RuntimeError, ValueError) as error:
-            # Out of memory on one huge study, say: its rows keep the prior, the others go on.
-            yield task.uid, f"{type(error).__name__}: {str(error).splitlines()[0]}"
-
-
-def _write(rows: pd.DataFrame, done: dict[str, np.ndarray], priors: dict[str, float], output: Path) -> None:
-    table = pd.DataFrame(list(done.values()), columns=list(TARGETS))
-    table.insert(0, STUDY, list(done))
-    write_table(submission_rows(rows, table, priors), output)
-
-
-def _find_folder(inputs: Path, name: str) -> Path:
-    """The first folder, at most a few levels down, that holds a file or folder of this name."""
-    for depth in range(SEARCH_DEPTH + 1):
-        if found := sorted(inputs.glob("/".join(["*"] * depth + [name]))):
-            return found[0].parent
-    raise UserError(f"{inputs}: no folder in it holds {name}; is the dataset attached to the kernel?")

@@ -36,7 +36,8 @@ def cell_truth(
 ) -> np.ndarray:
     """int8 (images, cells, cells) of the images of these slices: 1 in the box, 0 not, -1 unknown or about its edge.
 
-    A box that is smaller than a cell counts for those that it touches.
+    People draw boxes with a margin: of `crop.box_margin_mm` within their edges nothing is known. What remains counts
+    for all cells that it touches, and is at least the box's middle.
     """
     side = cells_per_side(config.data.image_size_px)
     middles = (np.arange(side) + 0.5) * CELL_PX - 0.5
@@ -46,6 +47,8 @@ def cell_truth(
     left, top, right, bottom = truth.boxes_mm[indices].T[..., None]
     # How far a cell's middle lies outside the box, along the worse axis.
     beyond_mm = np.maximum.reduce([left - x, x - right, top - y, y - bottom])
-    seen = np.where(beyond_mm <= half_mm, 1, np.where(beyond_mm <= 3 * half_mm, -1, 0))
+    across, down = (np.minimum(config.crop.box_margin_mm, half) for half in ((right - left) / 2, (bottom - top) / 2))
+    core = [left + across - x, x - right + across, top + down - y, y - bottom + down]
+    seen = np.where(np.maximum.reduce(core) <= half_mm, 1, np.where(beyond_mm <= 3 * half_mm, -1, 0))
     state = truth.seen[indices][:, None]
     return np.where(state == 1, seen, state).astype(np.int8).reshape(-1, side, side)

@@ -17,6 +17,8 @@ from cspine.errors import UserError
 Task = TypeVar("Task")
 # A study that is not read by then never will be: the longest takes seconds, minutes from a slow disk.
 STUDY_TIMEOUT_S = 900.0
+# A killed process that waits for a disk is gone only when the disk answers; nobody waits for that.
+GONE_S = 5.0
 
 
 @dataclass(frozen=True)
@@ -32,12 +34,17 @@ class Died:
 
 
 def run_isolated(
-    work: Callable[[Task], Any], tasks: Sequence[Task], processes: int, timeout_s: float | None = None
+    work: Callable[[Task], Any],
+    tasks: Sequence[Task],
+    processes: int,
+    timeout_s: float | None = None,
+    until: float = math.inf,
 ) -> Iterator[tuple[Task, Any]]:
     """Yield (task, result) as they come; the result is a `Died` where the process ended.
 
     `work` must be importable. A UserError in it ends the whole run and is raised here. A process that needs more than
-    `timeout_s` for a task, a new one's start included, is killed.
+    `timeout_s` for a task, a new one's start included, is killed. At `until`, a time.monotonic(), it ends with the
+    tasks that are done by then.
     """
     context = multiprocessing.get_context("spawn")
     waiting = list(reversed(tasks))
@@ -57,8 +64,8 @@ def run_isolated(
     try:
         while waiting and len(busy) < max(1, processes):
             start(waiting.pop())
-        while busy:
-            for connection in _ready_or_late(busy):
+        while busy and time.monotonic() < until:
+            for connection in _ready_or_late(busy, until):
                 process, task, deadline = busy.pop(connection)
                 result = _receive(connection, process, deadline)
                 if isinstance(result, UserError):
@@ -79,20 +86,21 @@ def run_with_second_try(
     processes: int,
     second: Callable[[Task], Task],
     timeout_s: float | None = None,
+    until: float = math.inf,
 ) -> Iterator[tuple[Task, Any]]:
     """`run_isolated`, but a task whose process ended is done once more, at the end, as `second` makes it."""
     again = []
-    for task, result in run_isolated(work, tasks, processes, timeout_s):
+    for task, result in run_isolated(work, tasks, processes, timeout_s, until):
         if isinstance(result, Died):
             again.append(second(task))
         else:
             yield task, result
-    yield from run_isolated(work, again, processes, timeout_s)
+    yield from run_isolated(work, again, processes, timeout_s, until)
 
 
-def _ready_or_late(busy: dict[Any, tuple[Any, Any, float]]) -> list[Any]:
+def _ready_or_late(busy: dict[Any, tuple[Any, Any, float]], until: float) -> list[Any]:
     """Connections that have something to read; when the first deadline passes before, those that are late."""
-    first = min(deadline for _, _, deadline in busy.values())
+    first = min(until, *(deadline for _, _, deadline in busy.values()))
     ready = wait(list(busy), None if first == math.inf else max(0.0, first - time.monotonic()))
     now = time.monotonic()
     return ready or [connection for connection, (_, _, deadline) in busy.items() if deadline <= now]
@@ -101,7 +109,7 @@ def _ready_or_late(busy: dict[Any, tuple[Any, Any, float]]) -> list[Any]:
 def _receive(connection: Any, process: Any, deadline: float) -> Any:
     if not connection.poll() and deadline <= time.monotonic():
         process.kill()
-        process.join()
+        process.join(GONE_S)
         return Died(process.exitcode, timed_out=True)
     try:
         return connection.recv()

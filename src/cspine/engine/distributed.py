@@ -81,3 +81,9 @@ def choose_device(name: str, index: int = 0) -> torch.device:
         return torch.device("cpu")
     torch.cuda.set_device(index)
     return torch.device("cuda", index)
+
+
+def all_devices(name: str) -> list[torch.device]:
+    """Every CUDA device, or the CPU; `name` as in `choose_device`."""
+    first = choose_device(name)
+    return [first] if first.type == "cpu" else [torch.device("cuda", k) for k in range(torch.cuda.device_count())]

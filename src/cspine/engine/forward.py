@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from torch import nn
 
-INPUTS = ("image", "attributes", "found")
+INPUTS = ("image", "attributes", "found", "box")
 
 
 def model_inputs(batch: Mapping[str, torch.Tensor]) -> list[torch.Tensor]:

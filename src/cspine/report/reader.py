@@ -20,11 +20,12 @@ from cspine.data.levels3d import keep_largest, level_labels
 from cspine.data.preprocess import Crop, cut, plan_study
 from cspine.data.study import Study
 from cspine.errors import UserError
-from cspine.inference import LoadedMember, Predictor, load_run
+from cspine.inference import LoadedMember, load_run
 from cspine.lesions import LESION_COLUMNS, find_lesions, levels_by_map
 from cspine.level_maps import LevelMap, level_map
 from cspine.paths import read_json
 from cspine.pictures.planes import spine_place
+from cspine.predictor import Predictor
 from cspine.report.frame import SPINE_MM, Frame, report_frame
 from cspine.report.heat import draw_heat
 from cspine.report.levels import LevelReading, read_levels

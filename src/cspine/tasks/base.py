@@ -152,7 +152,7 @@ class Completes(Protocol):
 
 def list_tasks() -> list[str]:
     """The names that a config's `task` may take, without importing torch's models."""
-    return [name.replace("_", "/", 1) for name in list_modules(PACKAGE, besides=("base", "head"))]
+    return [name.replace("_", "/", 1) for name in list_modules(PACKAGE, besides=("base", "detector", "head"))]
 
 
 def find_task(name: str) -> type[Task]:

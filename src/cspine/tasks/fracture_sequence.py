@@ -11,7 +11,6 @@ import numpy as np
 import pandas as pd
 import torch
 from torch import nn
-from torch.nn.functional import softplus
 
 from cspine.aggregate import overall
 from cspine.anatomy import LEVELS, TARGETS
@@ -31,9 +30,9 @@ from cspine.tables import STUDY, read_boxes
 from cspine.tasks.base import Look, StudyImages, starting_model
 from cspine.tasks.head import FractureHead, mean_priors, require_model, weighted_entropy
 
-# What the cells of an image cost, beside their level: those without a fracture together, and the one in a box.
-# Chosen on single levels of phantoms.
-NONE_WEIGHT, MISSED_WEIGHT = 80.0, 24.0
+# Of an image's cells one in a hundred or so shows a fracture: what they cost beside their level, and such a cell beside
+# the others. Chosen on single levels of phantoms.
+CELLS_WEIGHT, CELL_POSITIVE_WEIGHT = 80.0, 12.0
 
 
 class Task(FractureHead):
@@ -81,15 +80,10 @@ class Task(FractureHead):
 
     @staticmethod
     def _cell_loss(outputs: torch.Tensor, cells: torch.Tensor, weight: torch.Tensor) -> torch.Tensor:
-        """Boxes are loose: the greatest cell in one shows the fracture, of the others nothing is known."""
-        logits, weight = outputs.reshape(cells.shape).flatten(-2), weight.expand(cells.shape[:-2])
-        truth = cells.flatten(-2)
-        inside = truth == 1
-        none = softplus(logits) * (truth == 0)
-        # Of an image without a box the least number stands for the greatest cell, and counts nothing.
-        greatest = logits.masked_fill(~inside, torch.finfo(logits.dtype).min).amax(dim=-1)
-        missed = softplus(-greatest).where(inside.any(dim=-1), 0.0)
-        return (weight * (NONE_WEIGHT * none.mean(dim=-1) + MISSED_WEIGHT * missed)).mean()
+        truth = cells.to(outputs.dtype)
+        known = (truth != UNKNOWN).to(outputs.dtype) * weight[..., None, None]
+        logits = outputs.reshape(truth.shape)
+        return CELLS_WEIGHT * weighted_entropy(logits, truth.clamp(min=0), known, CELL_POSITIVE_WEIGHT)
 
     def predictions(self, logits: np.ndarray) -> pd.DataFrame:
         """A study table; a level that is not found gets its prior."""

@@ -1,0 +1,187 @@
+"""Detectors as tasks: which slices teach, boxes in pixels of the files, lesions and scores of a run."""
+
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from test_fracture_sequence import Levels
+from tiny_pipeline import ALONE
+
+from cspine.anatomy import LEVELS, TARGETS
+from cspine.box_runs import box_text, read_box_scores
+from cspine.config import Augment, Config, Data, Localise, Model, Train
+from cspine.data.box_samples import BoxSamples, boxes_in_image, corners_in_volume, slices_to_learn
+from cspine.data.cache import open_study
+from cspine.data.preprocess import Crop
+from cspine.errors import UserError
+from cspine.evaluation import evaluate_runs, evaluation_text
+from cspine.models.detector import KEPT
+from cspine.paths import write_json
+from cspine.runs import Run
+from cspine.tables import FOUND_BOXES, STUDY, read_found_boxes
+from cspine.tasks.base import find_task
+from cspine.tasks.detector import DetectorTask
+from cspine.training import train_fold
+
+
+class Boxed(Levels):
+    """Every fractured level of all studies but the last has boxes about its gap on both slices."""
+
+    def __init__(self, folder: Path) -> None:
+        super().__init__(folder)
+        labels, rows = self.data.labels.set_index(STUDY), []
+        tables = []
+        for uid in self.data.uids:
+            study = open_study(self.data.config, uid)
+            for level, slices in (("C1", (1, 2)), ("C2", (5, 6))):
+                numbers = study.geometry.file_numbers[list(slices)]
+                if labels.loc[uid, level] and uid != self.data.uids[6]:
+                    rows += [(uid, 12.0, 15.0, 8.0, 3.0, number) for number in numbers]
+            presence = pd.DataFrame(np.zeros((8, 7)), columns=list(LEVELS))
+            presence.iloc[:4, 0], presence.iloc[4:, 1] = 1.0, 1.0
+            presence.insert(0, "z_mm", study.geometry.z_mm)
+            presence.insert(0, "file_number", study.geometry.file_numbers)
+            presence.insert(0, STUDY, uid)
+            tables.append(presence)
+        self.data.boxes = pd.DataFrame(rows, columns=list(self.data.boxes.columns))
+        self.data.write_tables()
+        pd.concat(tables).to_parquet(folder / "oof" / "maps" / "slices.parquet", index=False)
+
+    def detector(self, name: str = "ssd", **changes: object) -> Config:
+        config = replace(
+            self.config,
+            name=f"found-{name}",
+            task=f"localise/{name}",
+            data=replace(self.config.data, image_size_px=64),
+            augment=Augment(horizontal_flip=0.5, rotate_deg=0, shift_x=0.05, shift_y=0.05, scale=0.0),
+            model=Model(name=name, backbone="test_byobnet"),
+            train=Train(epochs=30, batch_size=4, max_rate=3e-3),
+        )
+        return replace(config, **changes)  # type: ignore[arg-type]
+
+
+@pytest.fixture(scope="module")
+def boxed(tmp_path_factory: pytest.TempPathFactory) -> Boxed:
+    return Boxed(tmp_path_factory.mktemp("localise"))
+
+
+@settings(max_examples=40, deadline=None)
+@given(
+    crop=st.builds(
+        Crop, st.integers(-20, 40), st.integers(-20, 40), st.integers(60, 300), st.integers(60, 300), st.just(96)
+    ),
+    share=st.sampled_from([0.5, 0.8, 1.0]),
+    place=st.tuples(st.floats(0.3, 0.5), st.floats(0.3, 0.5), st.floats(0.05, 0.2), st.floats(0.05, 0.2)),
+)
+def test_boxes_come_back_from_the_image_as_they_went_in(crop: Crop, share: float, place: tuple[float, ...]) -> None:
+    data = Data(image_size_px=80, centre_share=share)
+    x, y = crop.left + place[0] * crop.width, crop.top + place[1] * crop.height
+    box = np.array([[x, y, place[2] * crop.width, place[3] * crop.height]])
+    inside = boxes_in_image(box, crop, data)
+    corners = np.concatenate([inside[:, :2], inside[:, :2] + inside[:, 2:]], axis=1)
+    assert corners.min() >= 0
+    assert corners.max() <= 80
+    back = corners_in_volume(corners, crop, data)
+    assert np.allclose(back, [x, y, x + box[0, 2], y + box[0, 3]], atol=1e-6)
+
+
+def test_a_slice_of_a_fractured_level_without_a_box_teaches_nothing() -> None:
+    presence = np.zeros((6, 7))
+    presence[:3, 0], presence[2:5, 1] = 1, 1
+    boxed, none = np.array([False, True, False, False, False, False]), np.zeros(6, bool)
+    first, neither = np.eye(7)[0], np.zeros(7)
+    assert slices_to_learn(boxed, presence, first).tolist() == [1, 3, 4]
+    assert slices_to_learn(none, presence, first).tolist() == [3, 4]
+    # The last slice shows no vertebra at all.
+    assert slices_to_learn(none, presence, neither).tolist() == [0, 1, 2, 3, 4]
+
+
+def test_samples_show_the_gap_within_their_box_and_draw_as_many_without(boxed: Boxed) -> None:
+    samples = find_task("localise/ssd")(boxed.detector(), 1).training_samples()  # type: ignore[attr-defined]
+    assert isinstance(samples, BoxSamples)
+    has_box = ~np.isnan(samples.boxes[:, 0])
+    assert 0 < has_box.sum() < len(samples)
+    for number in np.flatnonzero(has_box):
+        for seed in (-1, 3, 4):
+            sample = samples[int(number), seed]
+            left, top, right, bottom = sample["box"].round().int().tolist()
+            image = sample["image"][0].float()
+            inside = image[top:bottom, left:right]
+            assert inside.mean() < 60, "the gap is dark"
+            assert image[max(top - 4, 0) : bottom + 4, left:right].mean() > inside.mean() + 20
+    drawn = samples.draw(np.random.default_rng(0))
+    assert has_box[drawn].sum() == has_box.sum()
+    assert len(drawn) == min(len(samples), 2 * has_box.sum())
+    more = replace(samples, negatives=0.5).draw(np.random.default_rng(0))
+    assert len(more) == has_box.sum() + round(0.5 * has_box.sum())
+
+
+def test_true_boxes_given_as_found_are_written_as_people_drew_them(boxed: Boxed) -> None:
+    task: DetectorTask = find_task("localise/ssd")(boxed.detector(), 0)  # type: ignore[assignment]
+    samples = task.prediction_samples()
+    logits = np.zeros((len(samples), KEPT, 5), np.float32)
+    for number, study in enumerate(task.predicted):
+        mine = np.flatnonzero(samples.study == number)
+        boxes = boxes_in_image(task._placed(study).boxes, study.crop, task.config.data)[samples.index[mine]]
+        has_box = ~np.isnan(boxes[:, 0])
+        logits[mine[has_box], 1, :2] = boxes[has_box, :2]
+        logits[mine[has_box], 1, 2:4] = boxes[has_box, :2] + boxes[has_box, 2:]
+        logits[mine[has_box], 1, 4] = 0.9
+    found = task.predictions(logits.reshape(len(samples), -1)).sort_values([STUDY, "file_number"])
+    true = task.true_boxes().sort_values([STUDY, "file_number"])
+    assert len(true) >= 4
+    assert found[[STUDY, "file_number"]].to_numpy().tolist() == true[[STUDY, "file_number"]].to_numpy().tolist()
+    sides = ["x", "y", "width", "height"]
+    assert np.allclose(found[sides].to_numpy(float), true[sides].to_numpy(float), atol=0.02)
+    assert task.score(found) == pytest.approx({"mean_iou": 1.0, "slices_found": 1.0}, abs=0.02)
+    labels = boxed.data.labels.set_index(STUDY)
+    assert all(labels.loc[row[STUDY], row["level"]] for _, row in found.iterrows())
+    assert task.predictions(np.zeros((len(samples), KEPT * 5), np.float32)).columns.tolist() == list(FOUND_BOXES)
+
+
+def test_a_run_leaves_boxes_lesions_and_scores(boxed: Boxed) -> None:
+    config = boxed.detector()
+    for fold in (0, 1):
+        train_fold(config, fold, ALONE)
+    folder = boxed.folder / "oof" / config.name
+    boxes = read_found_boxes(folder / "boxes.csv")
+    assert len(boxes)
+    lesions = pd.read_csv(folder / "lesions.csv", dtype={STUDY: str}, keep_default_na=False)
+    assert set(lesions[STUDY]) == set(boxes[STUDY])
+    scores = read_box_scores(Run(config.name, folder))
+    # The study whose fracture nobody annotated counts neither for nor against.
+    assert scores["studies"] == 7
+    assert scores["lesions"] == 8 - 1
+    assert scores["mean_iou"] > 0.3
+    assert scores["slices_found"] > 0.5
+    text = evaluation_text(*evaluate_runs([config.name], config))
+    assert text == box_text(config.name, scores)
+    assert f"{scores['mean_iou']:.3f}" in text
+
+
+def test_only_slices_of_levels_that_the_ensemble_takes_for_fractured(boxed: Boxed) -> None:
+    config = boxed.detector(localise=Localise(search="fractured"))
+    task: DetectorTask = find_task("localise/ssd")(config, 0)  # type: ignore[assignment]
+    with pytest.raises(UserError, match=r"python src/ensemble\.py"):
+        task.prediction_samples()
+    folder = boxed.folder / "oof" / "ensemble"
+    folder.mkdir()
+    table = boxed.data.labels[[STUDY, *TARGETS]].astype(dict.fromkeys(TARGETS, float)) * 1
+    table[list(TARGETS)] = 0.4
+    table.loc[table[STUDY] == task.predicted[0].uid, "C2"] = 0.6
+    table.to_csv(folder / "oof.csv", index=False)
+    write_json(folder / "blend.json", {"thresholds": dict.fromkeys(TARGETS, 0.5)})
+    samples = task.prediction_samples()
+    assert set(samples.study) == {0}
+    assert samples.index.tolist() == [4, 5, 6, 7]
+    every = find_task("localise/ssd")(boxed.detector(), 0).prediction_samples()  # type: ignore[attr-defined]
+    assert len(every) == 8 * len(task.predicted)
+
+
+def test_another_model_than_the_tasks_is_refused(boxed: Boxed) -> None:
+    with pytest.raises(UserError, match=r"task=localise/rfcn needs model\.name=rfcn, not ssd"):
+        find_task("localise/rfcn")(replace(boxed.detector(), task="localise/rfcn"), 0)
