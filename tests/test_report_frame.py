@@ -62,14 +62,27 @@ def test_maps_are_zero_beyond_themselves_and_lie_on_the_cached_square():
     probabilities[3, 2:4, 5:7, 1:3] = 1  # rows 30..37, columns 24..31
     planes_mm = place.z_mm[0] - 10 - 4.0 * np.arange(10)
     frame = report_frame(place, (70, 90), (34.5, 44.5), 200.0)
-    made = frame.sample_map(level_map(probabilities, planes_mm, 40.0), crop)
-    assert made.shape == (7, *frame.shape)
-    assert made[[0, 1, 2, 4, 5, 6]].max() == 0
-    z, y, x = np.nonzero(made[3] > 0.5)
+    level, probability = frame.sample_map(level_map(probabilities, planes_mm, 40.0), crop)
+    assert level.shape == probability.shape == frame.shape
+    assert set(np.unique(level)) == {0, 4}
+    assert probability.max() == pytest.approx(1, abs=0.01)
+    z, y, x = np.nonzero(probability > 0.5)
     assert frame.pixels(0)[[y.min(), y.max()]] == pytest.approx([29.5, 37.5], abs=0.8)
     assert frame.pixels(1)[[x.min(), x.max()]] == pytest.approx([23.5, 31.5], abs=0.8)
     middle_mm = (planes_mm[2] + planes_mm[3]) / 2
     assert frame.plane_z_mm[[z.min(), z.max()]].mean() == pytest.approx(middle_mm, abs=1)
-    everywhere = frame.sample_map(level_map(np.ones((7, 10, 10, 10)), planes_mm, 40.0), crop)[0]
+    everywhere = frame.sample_map(level_map(np.ones((7, 10, 10, 10)), planes_mm, 40.0), crop)[1]
     inside = (frame.plane_z_mm <= planes_mm[0] + 2) & (frame.plane_z_mm >= planes_mm[-1] - 2)
     assert np.array_equal(everywhere.max(axis=(1, 2)) > 0, inside)
+
+
+def test_of_two_levels_the_likelier_wins():
+    place, crop = geometry(30, 2.0, spacing=(1.0, 1.0)), Crop(10, 20, 40, 40, 80)
+    probabilities = np.zeros((7, 10, 10, 10))
+    probabilities[1], probabilities[5, :5] = 0.4, 0.6
+    frame = report_frame(place, (70, 90), (29.5, 39.5), 20.0)
+    level, probability = frame.sample_map(level_map(probabilities, place.z_mm[0] - 4.0 * np.arange(10), 40.0), crop)
+    assert level[frame.plane_z_mm > place.z_mm[0] - 15].min() == 6
+    lower = (frame.plane_z_mm < place.z_mm[0] - 21) & (frame.plane_z_mm > place.z_mm[0] - 37)
+    assert set(np.unique(level[lower])) == {2}
+    assert probability[lower].max() == pytest.approx(0.4, abs=0.01)

@@ -62,3 +62,12 @@ def test_a_level_at_the_edge_of_the_scan_is_closed():
     assert made is not None
     assert enclosed_mm3(made, 1.0) == pytest.approx(12 * 20 * 20, rel=0.12)
     assert made.vertices[:, 0].min() == pytest.approx(-0.5, abs=0.6)
+
+
+def test_a_thin_process_is_smoothed_and_not_thinned():
+    labels = np.zeros((30, 30, 60), np.uint8)
+    z, y, _ = np.indices(labels.shape)
+    labels[(np.hypot(z - 15, y - 15) <= 3) & (np.abs(np.indices(labels.shape)[2] - 30) < 25)] = 6
+    made = level_surfaces(np.full(labels.shape, 500, np.int16), labels, 1.0)[5]
+    assert made is not None
+    assert enclosed_mm3(made, 1.0) == pytest.approx(np.count_nonzero(labels), rel=0.15)

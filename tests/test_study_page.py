@@ -175,8 +175,15 @@ def test_the_crosshair_of_one_view_moves_the_others(page: Browser) -> None:
     assert moved[2] < z - 20
     assert page.run(MEAN, "axial") != before
     page.run(CLICK, "axial", 0.9, 0.5)
-    assert place(page)[0] > x + 5
-    assert place(page)[2] == moved[2]
+    aside = place(page)
+    assert aside[0] > x + 5
+    assert aside[2] == moved[2]
+    # On the coronal plane left and up.
+    page.run(CLICK, "coronal", 0.45, 0.2)
+    last = place(page)
+    assert last[0] < aside[0] - 5
+    assert last[1] == aside[1]
+    assert last[2] > aside[2] + 20
 
 
 @needs_browser

@@ -65,7 +65,7 @@ def read_found_boxes(file: Path) -> pd.DataFrame:
     table = read_csv(file, FOUND_BOXES)
     table["level"] = table["level"].fillna("").astype(str)
     numbers = table[list(FOUND_BOXES[1:-1])].apply(pd.to_numeric, errors="coerce")
-    sound = np.isfinite(numbers).all(axis=1) & (numbers[["width", "height"]] > 0).all(axis=1)
+    sound = np.isfinite(numbers.to_numpy(float)).all(axis=1) & (numbers[["width", "height"]] > 0).all(axis=1)
     sound &= numbers["score"].between(0, 1) & table["level"].isin(["", *LEVELS])
     if not sound.all():
         row = table[~sound].iloc[0]

@@ -17,14 +17,18 @@ def level_labels(probabilities: np.ndarray, threshold: float = 0.5, largest_piec
     connected piece only.
     """
     labels = np.where(probabilities.max(axis=0) > threshold, probabilities.argmax(axis=0) + 1, 0).astype(np.uint8)
-    if largest_piece:
-        for level, box in enumerate(ndimage.find_objects(labels, len(LEVELS)), start=1):
-            if box is None:
-                continue
-            pieces, count = ndimage.label(labels[box] == level, TOUCHING)
-            if count > 1:
-                main = np.bincount(pieces.ravel())[1:].argmax() + 1
-                labels[box][(pieces > 0) & (pieces != main)] = 0
+    return keep_largest(labels) if largest_piece else labels
+
+
+def keep_largest(labels: np.ndarray) -> np.ndarray:
+    """Labels of which each level keeps its largest connected piece only; changed in place."""
+    for level, box in enumerate(ndimage.find_objects(labels, len(LEVELS)), start=1):
+        if box is None:
+            continue
+        pieces, count = ndimage.label(labels[box] == level, TOUCHING)
+        if count > 1:
+            main = np.bincount(pieces.ravel())[1:].argmax() + 1
+            labels[box][(pieces > 0) & (pieces != main)] = 0
     return labels
 
 

@@ -19,6 +19,7 @@ from cspine.level_maps import LevelMap
 MOST_VOXELS = 8_000_000
 LEAST_MM = 0.5
 AIR_HU = -1024
+WHOLE = (0.0, 1.0, 0.0, 1.0)
 # Around the middle of the levels; a vertebra is about 60 mm wide and 60 mm from arch to arch.
 SPINE_MM = 120.0
 
@@ -74,17 +75,31 @@ class Frame:
             small[z] = cv2.warpAffine(image, matrix, size, flags=flags, borderValue=air)
         return np.rint(_along_z(small, self.plane_z_mm, self.geometry.z_mm, self.voxel_mm)).astype(np.int16)
 
-    def sample_map(self, found: LevelMap, crop: Crop) -> np.ndarray:
-        """float32 (7, z, y, x): a level map's probabilities on these voxels, linear; 0 beyond the map."""
-        values = np.stack([self.sample_square(one, found.plane_z_mm, crop) for one in found.probabilities])
-        return values / 255
+    def sample_map(self, found: LevelMap, crop: Crop) -> tuple[np.ndarray, np.ndarray]:
+        """The likeliest level of a map on these voxels, uint8 (z, y, x) with 1 to 7, and its probability, float32.
+
+        Linear between the map's voxels; both 0 beyond the map.
+        """
+        level, best = np.zeros(self.shape, np.uint8), np.zeros(self.shape, np.float32)
+        for number, probabilities in enumerate(found.probabilities, start=1):
+            # A level takes a tenth of the stack: only the planes about it are looked at.
+            seen = np.flatnonzero(probabilities.any(axis=(1, 2)))
+            if not len(seen):
+                continue
+            part = slice(max(0, seen[0] - 1), seen[-1] + 2)
+            step_mm = float(np.median(-np.diff(found.plane_z_mm))) if len(found.plane_z_mm) > 1 else None
+            made, there = self._sample_planes(probabilities[part], found.plane_z_mm[part], crop, WHOLE, step_mm)
+            likelier = made / 255 > best[there]
+            best[there] = np.where(likelier, made / 255, best[there])
+            level[there] = np.where(likelier, number, level[there])
+        return level, best
 
     def sample_square(
         self,
         planes: np.ndarray,
         z_mm: np.ndarray,
         crop: Crop,
-        frame: Sequence[float] = (0.0, 1.0, 0.0, 1.0),
+        frame: Sequence[float],
         height_mm: float | None = None,
     ) -> np.ndarray:
         """float32 (z, y, x) of planes (n, rows, columns) at falling `z_mm`, linear; 0 beyond them.
@@ -92,6 +107,15 @@ class Frame:
         `frame` is their left, right, top and bottom as shares of the cached square. The end planes reach half of
         `height_mm` beyond their middles (None: half the planes' distance).
         """
+        made = np.zeros(self.shape, np.float32)
+        values, there = self._sample_planes(planes, z_mm, crop, frame, height_mm)
+        made[there] = values
+        return made
+
+    def _sample_planes(
+        self, planes: np.ndarray, z_mm: np.ndarray, crop: Crop, frame: Sequence[float], height_mm: float | None
+    ) -> tuple[np.ndarray, slice]:
+        """`sample_square` on the planes that it reaches, and which these are."""
         left, right, top, bottom = (share * crop.size_px for share in frame)
         rows, columns = (
             (np.array(crop.to_cached(self.pixels(axis), self.pixels(axis))[axis]) + 0.5 - start)
@@ -105,10 +129,9 @@ class Frame:
         cut = np.stack([cv2.warpAffine(one, matrix, size, flags=flags) for one in planes.astype(np.float32)])
         step_mm = float(np.median(-np.diff(z_mm))) if len(z_mm) > 1 else self.voxel_mm
         half_mm = (step_mm if height_mm is None else height_mm) / 2
-        there = (self.plane_z_mm <= z_mm[0] + half_mm) & (self.plane_z_mm >= z_mm[-1] - half_mm)
-        made = np.zeros(self.shape, np.float32)
-        made[there] = _along_z(cut, self.plane_z_mm[there], z_mm, 0.0)
-        return made
+        reached = np.flatnonzero((self.plane_z_mm <= z_mm[0] + half_mm) & (self.plane_z_mm >= z_mm[-1] - half_mm))
+        there = slice(reached[0], reached[-1] + 1) if len(reached) else slice(0, 0)
+        return _along_z(cut, self.plane_z_mm[there], z_mm, 0.0), there
 
 
 def report_frame(geometry: Geometry, slice_shape: tuple[int, int], centre_px: Sequence[float], side_mm: float) -> Frame:

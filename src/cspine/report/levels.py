@@ -20,7 +20,7 @@ class LevelReading:
     name: str
     probability: float | None
     threshold: float | None
-    centre_mm: tuple[float, float, float] | None  # LPS; None where the level is not found
+    centre_mm: tuple[float, float, float] | None  # LPS, of its body; None where the level is not found
     note: str
 
     @property
@@ -43,13 +43,22 @@ def read_levels(
             prior = "" if told is None else "; its probability is that of levels not found"
             readings.append(LevelReading(level, probability, threshold, None, f"not found in this scan{prior}"))
             continue
-        centre = np.mean(np.nonzero(labels[box] == number), axis=1) + [part.start for part in box]
-        notes = _doubts(labels[box] == number, box[0], frame, float(centre[0]), deepest)
-        deepest = max(deepest, float(centre[0]))
-        place = frame.affine @ [*centre[::-1], 1]
+        mine, start = labels[box] == number, np.array([part.start for part in box])
+        depth = float(np.nonzero(mine)[0].mean() + start[0])
+        notes = _doubts(mine, box[0], frame, depth, deepest)
+        deepest = max(deepest, depth)
+        place = frame.affine @ [*(_thickest(mine) + start)[::-1], 1]
         centre_mm = float(place[0]), float(place[1]), float(place[2])
         readings.append(LevelReading(level, probability, threshold, centre_mm, "; ".join(notes)))
     return tuple(readings)
+
+
+def _thickest(mine: np.ndarray) -> np.ndarray:
+    """The voxel furthest inside, which is in the body; the middle of a vertebra is in its canal."""
+    depth = ndimage.distance_transform_edt(np.pad(mine, 1))[1:-1, 1:-1, 1:-1]
+    inside = np.argwhere(depth >= depth.max() - 0.01)
+    # Of several the one nearest to their middle.
+    return inside[np.linalg.norm(inside - inside.mean(axis=0), axis=1).argmin()]
 
 
 def _doubts(mine: np.ndarray, planes: slice, frame: Frame, depth: float, deepest: float) -> list[str]:

@@ -137,8 +137,11 @@ def _turned(places: np.ndarray, angle: float) -> np.ndarray:
 
 
 def _smooth_normals(places: np.ndarray, faces: np.ndarray) -> np.ndarray:
-    """(faces, 3) the mean of the normals of a face's vertices, which are those of the faces about them."""
-    sides = np.cross(places[faces[:, 1]] - places[faces[:, 0]], places[faces[:, 2]] - places[faces[:, 0]])
+    """(faces, 3) the mean of the normals of a face's vertices, which are those of the faces about them; outward."""
+    first, second, third = (places[faces[:, corner]] - places.mean(axis=0) for corner in range(3))
+    sides = np.cross(second - first, third - first)
+    # The volume that a closed surface encloses is positive where its normals point outward.
+    sides *= np.sign(np.einsum("ij,ij->", first, sides)) or 1.0
     of_vertices = np.stack(
         [np.bincount(faces.ravel(), np.repeat(column, 3), minlength=len(places)) for column in sides.T], axis=1
     )
@@ -149,7 +152,9 @@ def _smooth_normals(places: np.ndarray, faces: np.ndarray) -> np.ndarray:
 def _draw_surfaces(axis: Axes, corners: np.ndarray, normals: np.ndarray, colours: np.ndarray, angle: float) -> None:
     seen, facing = _turned(corners, angle), _turned(normals, angle)
     light = 0.3 + 0.7 * np.abs(facing @ LIGHT)
-    order = np.argsort(seen[:, :, 2].mean(axis=1))
+    # What faces away is hidden by what faces the viewer.
+    front = np.flatnonzero(facing[:, 2] > -0.2)
+    order = front[np.argsort(seen[front, :, 2].mean(axis=1))]
     shown = (colours * light[:, None]).clip(0, 1)[order]
     flat: Sequence[Any] = list(seen[order][:, :, :2])
     # Edges of the faces' own colour close the hairlines between them.

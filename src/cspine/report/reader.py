@@ -10,17 +10,15 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import torch
-from scipy.ndimage import gaussian_filter
 
 from cspine.anatomy import OVERALL, TARGETS
 from cspine.bundle import from_runs
 from cspine.calibrations import frequency
 from cspine.config import Preprocess
 from cspine.data.dicom import load_study
-from cspine.data.levels3d import level_labels
+from cspine.data.levels3d import keep_largest, level_labels
 from cspine.data.preprocess import Crop, cut, plan_study
 from cspine.data.study import Study
-from cspine.engine.saliency import smooth_gradient
 from cspine.errors import UserError
 from cspine.inference import LoadedMember, load_run
 from cspine.lesions import LESION_COLUMNS, find_lesions, levels_by_map
@@ -29,14 +27,12 @@ from cspine.paths import read_json
 from cspine.pictures.planes import spine_place
 from cspine.predictor import Predictor
 from cspine.report.frame import SPINE_MM, Frame, report_frame
+from cspine.report.heat import draw_heat
 from cspine.report.levels import LevelReading, read_levels
 from cspine.report.surfaces import Surface, level_surfaces
 from cspine.tasks.base import LooksAtLevels, StudyImages, find_task
 
 FOUND, SURFACE_AT = 0.5, 0.35
-# Heat is asked for of so many levels, the most suspicious; it costs more than the prediction.
-HEAT_LEVELS = 3
-HEAT_BLUR = 0.03  # standard deviation, as a share of a plane's side
 # Where stage 1 knows slices only, the levels are drawn within this box: mm before, behind and beside the bodies.
 BEFORE_MM, BEHIND_MM, BESIDE_MM = 16.0, 48.0, 32.0
 SLICE_MAP_MM = 4.0
@@ -136,12 +132,12 @@ class Reader:
         clock.stop("heat")
         crop = views.crop(settings)
         volume_hu = frame.sample(study.volume)
-        probabilities = frame.sample_map(found, crop)
-        labels = level_labels(probabilities, FOUND)
+        likeliest, probability = frame.sample_map(found, crop)
+        labels = keep_largest(np.where(probability > FOUND, likeliest, 0).astype(np.uint8))
         clock.stop("voxels")
         # Processes are thin and maps coarse: surfaces reach further than labels, those of levels that are found.
-        regions = level_labels(probabilities, SURFACE_AT)
-        regions[~np.isin(regions, labels)] = 0
+        regions = np.where((probability > SURFACE_AT) & np.isin(np.arange(8), labels)[likeliest], likeliest, 0)
+        regions = keep_largest(regions.astype(np.uint8))
         surfaces = level_surfaces(volume_hu, regions, frame.voxel_mm)
         clock.stop("meshes")
         levels = read_levels(labels, frame, self._told(row), self.thresholds_as_frequency())
@@ -164,7 +160,7 @@ class Reader:
         return map_from_slices(self.finder.infer(images, self.device), study, views.crop(settings))
 
     def _heat(self, levels: np.ndarray, views: "_Views", frame: Frame) -> np.ndarray | None:
-        """What moved the logits of the most suspicious levels, by the heaviest head that can tell."""
+        """By the heaviest head of the blend that can tell; None where none can."""
         assert self.predictor is not None
         weighed = zip(self.predictor.blend.weights, self.predictor.members, strict=True)
         able = [pair for pair in weighed if issubclass(find_task(pair[1].config.task), LooksAtLevels)]
@@ -174,24 +170,10 @@ class Reader:
         settings, images = member.config.preprocess, views.images(member.config.preprocess)
         if stage1 := member.config.stage1:
             source: Any = next(one for one in self.predictor.stage1 if one.config.name == stage1)
-            stage1_images = views.images(source.config.preprocess)
-            presence = source.infer(stage1_images, self.device)
-            images = images.with_stage1(presence, lambda: source.map_levels(stage1_images, self.device))
-        total = np.zeros(frame.shape, np.float32)
-        task: Any = find_task(member.config.task)
-        for level in np.argsort(-levels, kind="stable")[:HEAT_LEVELS]:
-            look = task.look(member.models[0], member.config, images, member.facts[0], int(level), self.device)
-            if look is None:
-                continue
-            planes = look.planes(smooth_gradient(member.models[0], look.batch, look.output, self.device)).sum(axis=1)
-            sigma = HEAT_BLUR * min(planes.shape[1:])
-            planes = gaussian_filter(planes, (0, sigma, sigma))
-            share = planes / max(float(planes.max()), 1e-12) * float(frequency(levels[level]))
-            height_mm = None if len(planes) > 1 else 3.0
-            total = np.maximum(
-                total, frame.sample_square(share, look.z_mm, views.crop(settings), look.frame, height_mm)
-            )
-        return total
+            theirs = views.images(source.config.preprocess)
+            presence = source.infer(theirs, self.device)
+            images = images.with_stage1(presence, lambda: source.map_levels(theirs, self.device))
+        return draw_heat(member, images, frequency(levels), frame, views.crop(settings), self.device)
 
     def _told(self, row: np.ndarray | None) -> dict[str, float] | None:
         return None if row is None else dict(zip(TARGETS, frequency(row).tolist(), strict=True))

@@ -166,10 +166,10 @@ for (const name of Object.keys(VIEWS)) {
 // ---- surfaces
 
 const VERTEX = `attribute vec3 place, normal; uniform mat4 turn; varying vec3 facing;
-void main() { gl_Position = turn * vec4(place, 1.0); facing = (turn * vec4(normal, 0.0)).xyz; }`;
-const FRAGMENT = `precision mediump float; varying vec3 facing; uniform vec3 colour; uniform float flatness;
-void main() { float light = abs(normalize(facing).z);
-gl_FragColor = vec4(colour * mix(0.28 + 0.72 * light, 1.0, flatness), 1.0); }`;
+void main() { gl_Position = turn * vec4(place, 1.0); facing = normal; }`;
+const FRAGMENT = `precision mediump float; varying vec3 facing; uniform vec3 colour, light; uniform float flatness;
+void main() { float share = abs(dot(normalize(facing), light));
+gl_FragColor = vec4(colour * mix(0.25 + 0.75 * share, 1.0, flatness), 1.0); }`;
 
 class Space {
   constructor(canvas) {
@@ -188,7 +188,7 @@ class Space {
     gl.enable(gl.DEPTH_TEST);
     this.place = gl.getAttribLocation(program, "place");
     this.normal = gl.getAttribLocation(program, "normal");
-    this.uniform = Object.fromEntries(["turn", "colour", "flatness"].map((n) => [n, gl.getUniformLocation(program, n)]));
+    this.uniform = Object.fromEntries(["turn", "colour", "light", "flatness"].map((n) => [n, gl.getUniformLocation(program, n)]));
     this.things = [];
   }
 
@@ -223,11 +223,16 @@ class Space {
 
   centred(mm) { return mm.map((value, axis) => value - data.middle[axis]); }
 
+  // Unit vectors in LPS mm: to the right of the screen, up and toward the viewer.
+  axes() {
+    const cy = Math.cos(state.yaw), sy = Math.sin(state.yaw), cp = Math.cos(state.pitch), sp = Math.sin(state.pitch);
+    return [[cy, sy, 0], [-sy * sp, cy * sp, cp], [sy * cp, -cy * cp, sp]];
+  }
+
   // Column-major; from LPS mm about the middle to the screen: seen from the front at yaw 0, the head up.
   turn() {
-    const cy = Math.cos(state.yaw), sy = Math.sin(state.yaw), cp = Math.cos(state.pitch), sp = Math.sin(state.pitch);
     const scale = (1.75 * state.zoom) / data.extent, aspect = this.canvas.width / this.canvas.height;
-    const right = [cy, sy, 0], up = [-sy * sp, cy * sp, cp], toward = [sy * cp, -cy * cp, sp];
+    const [right, up, toward] = this.axes();
     const rows = [right.map((v) => (v * scale) / aspect), up.map((v) => v * scale), toward.map((v) => -v / 400)];
     return new Float32Array([0, 1, 2].flatMap((c) => [rows[0][c], rows[1][c], rows[2][c], 0]).concat([0, 0, 0, 1]));
   }
@@ -239,6 +244,8 @@ class Space {
     gl.clearColor(0, 0, 0, 1);
     gl.clear(gl.COLOR_BUFFER_BIT | gl.DEPTH_BUFFER_BIT);
     gl.uniformMatrix4fv(uniform.turn, false, this.turn());
+    const [right, up, toward] = this.axes(); // light from the upper left, behind the viewer
+    gl.uniform3fv(uniform.light, toward.map((value, c) => 0.86 * value + 0.4 * up[c] - 0.32 * right[c]));
     this.things.forEach((thing, number) => {
       const lesion = thing.key.startsWith("lesion");
       if ((lesion && !state.lesions) || (!picking && !thing.colour)) return;
