@@ -7,6 +7,7 @@
     python src/benchmark.py inference [--config FILE]        350 slices through a vertebra model beside bare passes
     python src/benchmark.py kernel --study DIR [DIR ...]     the kernel's seconds a study by stage, beside their floors
     python src/benchmark.py heads [--runs RUN ...]           every fracture head's scores and costs, between two oracles
+    python src/benchmark.py localise [--runs RUN ...]        boxes and lesions of detectors, and of a head's heat
     python src/benchmark.py activations --config configs/fracture/study.yaml     GB that a patient's step keeps
     python src/benchmark.py aggregations --runs RUN [...]    from slices to levels: the mean, the clearest, the greatest
     python src/benchmark.py learnable                        AUC of a small network on crops of the phantom
@@ -30,6 +31,7 @@ NAMES = (
     "inference",
     "kernel",
     "heads",
+    "localise",
     "aggregations",
     "activations",
     "blend",
