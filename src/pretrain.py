@@ -1,7 +1,7 @@
 """Pre-train a head on single levels of phantoms, drawn for it and half of them fractured, before it sees a data set:
 
-    python src/pretrain.py --config configs/fracture/sequence.yaml --levels 4000
-    python src/train.py --config configs/fracture/sequence.yaml --fold all \\
+    python src/pretrain.py --config configs/fracture/sequence.yaml --levels 4000 model.sequence.cells=true crop.boxes=1
+    python src/train.py --config configs/fracture/sequence.yaml --fold all model.sequence.cells=true crop.boxes=1 \\
         model.start=oof/fracture-sequence/pretrained/weights.safetensors
 
 For little data; what phantoms teach holds for phantoms, and on patients it is to be measured like any other choice.
@@ -21,6 +21,7 @@ def main() -> None:
     parser.add_argument("--matrix", type=int, default=512, help="of the scans' fields of view (512)")
     parser.add_argument("--spacing", type=float, default=0.8, help="distance between slices in mm (0.8)")
     parser.add_argument("--processes", type=int, default=os.cpu_count() or 1, help="that draw levels (all cores)")
+    parser.add_argument("--resume", action="store_true", help="go on with an interrupted training")
     args = parser.parse_with_overrides()
     if args.matrix < 32 or not 0.2 <= args.spacing <= 5 or args.processes < 1:
         raise UsageError("--matrix must be at least 32, --spacing 0.2 to 5 mm, --processes at least 1")
@@ -33,7 +34,8 @@ def main() -> None:
 
     config = load(Config, args.config, args.overrides)
     with join_world(config.train.device, config.data.workers) as world:
-        pretrain(config, Order(args.levels, args.seed, Sampling(args.matrix, args.spacing)), world, args.processes)
+        order = Order(args.levels, args.seed, Sampling(args.matrix, args.spacing))
+        pretrain(config, order, world, args.processes, args.resume)
 
 
 if __name__ == "__main__":

@@ -13,7 +13,8 @@ from cspine.config import Augment, Config, Crop, Data, Model, Paths, Preprocess,
 from cspine.errors import UserError
 from cspine.models.registry import create_model
 from cspine.paths import read_json
-from cspine.phantom.single_levels import SIDE_MM, Sampling, draw_level_alone, draw_levels_alone
+from cspine.phantom.level_files import draw_levels, level_folder
+from cspine.phantom.single_levels import SIDE_MM, Sampling, draw_level_alone
 from cspine.pretraining import Order, level_samples, pretrain
 
 SETTINGS = Preprocess(field_mm=180.0, size_px=128)
@@ -31,13 +32,38 @@ CONFIG = Config(
 )
 
 
-def test_a_level_depends_on_the_seed_and_its_number_alone() -> None:
+def test_a_level_depends_on_the_seed_and_its_number_alone(tmp_path: Path) -> None:
     one, again = (draw_level_alone(3, SETTINGS, COARSE, 4) for _ in range(2))
     assert np.array_equal(one.volume, again.volume)
-    listed = list(draw_levels_alone(5, 3, SETTINGS, COARSE, processes=1))
+    listed = draw_levels(tmp_path, 5, 3, SETTINGS, COARSE, processes=1)
     assert np.array_equal(listed[4].volume, one.volume)
     assert [level.fractured for level in listed] == [True, False, True, False, True]
+    # As a file it is the same level, to the last bit.
+    stored = listed[4]
+    assert (stored.uid, stored.place.centre_mm, stored.place.top_mm) == (one.uid, one.place.centre_mm, one.place.top_mm)
+    assert np.array_equal(stored.place.probabilities, one.place.probabilities)
+    assert np.array_equal(stored.truth.boxes_mm, one.truth.boxes_mm, equal_nan=True)
+    assert np.array_equal(stored.geometry.z_mm, one.geometry.z_mm)
     assert not np.array_equal(draw_level_alone(4, SETTINGS, COARSE, 4).volume, one.volume)
+
+
+def test_levels_that_are_there_are_not_drawn_again(tmp_path: Path) -> None:
+    first = draw_levels(tmp_path, 3, 3, SETTINGS, COARSE, processes=1)
+    written = first[0].file.stat().st_mtime_ns
+    first[1].file.unlink()
+    second = draw_levels(tmp_path, 3, 3, SETTINGS, COARSE, processes=1)
+    assert second[0].file.stat().st_mtime_ns == written
+    assert second[1].fractured is False
+    folders = {
+        level_folder(tmp_path, 3, SETTINGS, COARSE),
+        level_folder(tmp_path, 4, SETTINGS, COARSE),
+        level_folder(tmp_path, 3, replace(SETTINGS, windows=("bone",)), COARSE),
+        level_folder(tmp_path, 3, SETTINGS, Sampling(128, 1.0)),
+    }
+    assert len(folders) == 4
+    first[2].file.write_bytes(b"PK")
+    with pytest.raises(UserError, match=r"000002\.npz: damaged"):
+        draw_levels(tmp_path, 3, 3, SETTINGS, COARSE, processes=1)
 
 
 @pytest.mark.parametrize("index", range(6))
@@ -56,8 +82,8 @@ def test_the_pixels_are_those_of_the_cache_and_the_fracture_lies_within_the_leve
     assert 8 < level.place.top_mm - level.place.bottom_mm < 60
 
 
-def test_the_crop_shows_bone_under_its_mask() -> None:
-    levels = [draw_level_alone(2, SETTINGS, COARSE, index) for index in range(4)]
+def test_the_crop_shows_bone_under_its_mask(tmp_path: Path) -> None:
+    levels = draw_levels(tmp_path, 4, 2, SETTINGS, COARSE, processes=1)
     samples = level_samples(levels, CONFIG, augmented=False)
     for number in range(4):
         image = samples[number, -1]["image"].numpy()
@@ -70,11 +96,15 @@ def test_the_crop_shows_bone_under_its_mask() -> None:
 
 
 def test_it_trains_a_model_that_a_head_can_start_from(tmp_path: Path) -> None:
-    config = replace(CONFIG, paths=Paths(oof=str(tmp_path)))
+    config = replace(CONFIG, paths=Paths(input=str(tmp_path / "input"), oof=str(tmp_path)))
     file = pretrain(config, Order(24, 0, COARSE), ALONE, processes=1)
     account = read_json(file.parent / "done.json")
     assert (account["held_out"], account["order"]["levels"]) == (4, 24)
     assert 0 <= account["auc"] <= 1
+    assert not (file.parent / "last.ckpt").exists()
+    (file.parent / "last.ckpt").touch()
+    with pytest.raises(UserError, match="interrupted training; add --resume"):
+        pretrain(config, Order(24, 0, COARSE), ALONE, processes=1)
     started = create_model(replace(config.model, start=str(file)), 1, 1)
     for key, value in load_file(file).items():
         assert torch.equal(started.state_dict()[key], value), key

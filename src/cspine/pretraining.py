@@ -1,12 +1,12 @@
 """A head on levels pre-trained on phantoms drawn for it, before it sees any study of a data set."""
 
 from dataclasses import asdict, dataclass, replace
+from functools import partial
 from pathlib import Path
 
 import torch
 from safetensors.torch import save_file
 from torch import nn
-from tqdm import tqdm
 
 from cspine.config import Config, to_dict
 from cspine.data.level_samples import Level, LevelSamples
@@ -19,7 +19,8 @@ from cspine.models.registry import create_model
 from cspine.models.torchvision_encoders import first_convolution
 from cspine.models.weights import PREFIX
 from cspine.paths import atomic, write_json
-from cspine.phantom.single_levels import SIDE_MM, Sampling, SingleLevel, draw_levels_alone
+from cspine.phantom.level_files import StoredLevel, draw_levels
+from cspine.phantom.single_levels import SIDE_MM, Sampling
 from cspine.tasks import fracture_sequence
 from cspine.tasks.base import find_task, run_folder
 
@@ -40,7 +41,7 @@ class Order:
 class PreTask(fracture_sequence.Task):
     """What the training loop asks of a task; the loss is that of the head, with the truth of every image."""
 
-    def __init__(self, config: Config, levels: list[SingleLevel]) -> None:
+    def __init__(self, config: Config, levels: list[StoredLevel]) -> None:
         self.config, self.alone = config, levels
 
     def training_samples(self) -> LevelSamples:
@@ -50,23 +51,31 @@ class PreTask(fracture_sequence.Task):
         return create_model(self.config.model, channels(self.config), self.outputs)
 
 
-def pretrain(config: Config, order: Order, world: World, processes: int) -> Path:
+def pretrain(config: Config, order: Order, world: World, processes: int, resume: bool = False) -> Path:
     """Train the config's model on levels drawn for it; the weights are in `oof/<run>/pretrained/`.
 
-    Raises UserError for a task that does not judge one level at a time.
+    The levels stay under `<paths.input>/levels/`, for a training that goes on and for other models. Raises UserError
+    for a task that does not judge one level at a time, and for an interrupted training without `resume`.
     """
     if not issubclass(find_task(config.task), fracture_sequence.Task) or find_task(config.task).outputs != 1:
         raise UserError(f"{config.name}: {config.task} does not judge single levels; take fracture/sequence")
     if order.levels < 20:
         raise UserError("--levels must be at least 20, some of which are held out")
     folder = run_folder(config) / FOLDER
-    drawn = draw_levels_alone(order.levels, order.seed, config.preprocess, order.sampling, processes)
-    levels = list(tqdm(drawn, "levels", order.levels, unit="level", disable=None))
+    if (folder / "last.ckpt").exists() and not resume:
+        raise UserError(f"{folder} holds an interrupted training; add --resume to go on, or delete it to begin again")
+    draw = partial(draw_levels, Path(config.paths.input) / "levels", order.levels, order.seed)
+    if world.is_main:
+        draw(config.preprocess, order.sampling, processes)
+    world.barrier()
+    levels = draw(config.preprocess, order.sampling, processes)
     kept = order.levels - round(HELD_OUT_SHARE * order.levels)
     folder.mkdir(parents=True, exist_ok=True)
-    model = fit(PreTask(config, levels[:kept]), config, folder, world)
+    model = fit(PreTask(config, levels[:kept]), config, folder, world, resume)
     held_out = level_samples(levels[kept:], config, augmented=False)
     logits = predict(model, held_out, config, world)[:, 0]
+    if not world.is_main:
+        return folder / WEIGHTS
     found = auc(held_out.fractured.astype(int), logits)
     state = {key: value.contiguous() for key, value in model.state_dict().items()}
     for name, part in ((WEIGHTS, state), (ENCODER, _image_encoder(model, state))):
@@ -86,7 +95,7 @@ def _image_encoder(model: nn.Module, state: dict[str, torch.Tensor]) -> dict[str
     return {**encoder, stem: encoder[stem][:, :-1].contiguous()}
 
 
-def level_samples(levels: list[SingleLevel], config: Config, augmented: bool) -> LevelSamples:
+def level_samples(levels: list[StoredLevel], config: Config, augmented: bool) -> LevelSamples:
     """The drawn levels as the samples of a head: its own crops, moves and repainting, from their own smaller field."""
     settings = replace(config.preprocess, field_mm=SIDE_MM, size_px=levels[0].volume.shape[-1])
     small = replace(config, preprocess=settings, crop=replace(config.crop, negatives=None, box_margin_mm=0.0))

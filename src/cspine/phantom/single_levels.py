@@ -4,11 +4,7 @@ A study takes seconds and shows few fractures; a level alone is drawn in a fifth
 voxel. All else is drawn as for a study: patient, fractures, scanner, field of view.
 """
 
-import multiprocessing
-from collections.abc import Iterator
-from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
-from functools import partial
 
 import cv2
 import numpy as np
@@ -34,7 +30,6 @@ BELOW_MM = {"C1": 18.0, "C7": 34.0}
 USUAL_ABOVE_MM, USUAL_BELOW_MM = 20.0, 28.0
 MAP_VOXEL_MM = 4.0  # as of vertebra/volume
 BODY_SHIFT_MM = 4.0
-BATCH = 8
 
 
 @dataclass(frozen=True)
@@ -55,16 +50,6 @@ class SingleLevel:
     place: LevelPlace
     fractured: bool
     truth: SliceTruth
-
-
-def draw_levels_alone(
-    count: int, seed: int, settings: Preprocess, sampling: Sampling, processes: int
-) -> Iterator[SingleLevel]:
-    """Levels 0 to count - 1, the even ones fractured; each depends on the seed and its number alone."""
-    draw = partial(draw_level_alone, seed, settings, sampling)
-    yield draw(0)  # compiles the kernels before the processes share them
-    with ProcessPoolExecutor(processes, multiprocessing.get_context("spawn")) as pool:
-        yield from pool.map(draw, range(1, count), chunksize=BATCH)
 
 
 def draw_level_alone(seed: int, settings: Preprocess, sampling: Sampling, index: int) -> SingleLevel:
