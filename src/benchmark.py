@@ -5,7 +5,9 @@
     python src/benchmark.py cache [data.root=input/phantom]  random samples/s from the cache, and GB for 2,019 studies
     python src/benchmark.py loader [--config FILE]           the training loop beside its step on a resident batch
     python src/benchmark.py inference [--config FILE]        350 slices through a vertebra model beside bare passes
+    python src/benchmark.py kernel --study DIR [DIR ...]     the kernel's seconds a study by stage, beside their floors
     python src/benchmark.py heads [--runs RUN ...]           every fracture head's scores and costs, between two oracles
+    python src/benchmark.py localise [--runs RUN ...]        boxes and lesions of detectors, and of a head's heat
     python src/benchmark.py activations --config configs/fracture/study.yaml     GB that a patient's step keeps
     python src/benchmark.py aggregations --runs RUN [...]    from slices to levels: the mean, the clearest, the greatest
     python src/benchmark.py learnable                        AUC of a small network on crops of the phantom
@@ -27,7 +29,9 @@ NAMES = (
     "cache",
     "loader",
     "inference",
+    "kernel",
     "heads",
+    "localise",
     "aggregations",
     "activations",
     "blend",
@@ -52,7 +56,7 @@ def main() -> None:
     )
     parser.add_argument("--seed", type=int, default=0, help="of `learnable` and `shortcuts`")
     args = parser.parse_with_overrides()
-    if args.what in ("decode", "memory", "realism") and not args.study:
+    if args.what in ("decode", "memory", "realism", "kernel") and not args.study:
         raise UsageError(f"{args.what} needs --study DIR")
 
     # Imported late so that -h answers at once.

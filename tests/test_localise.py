@@ -12,13 +12,16 @@ from test_fracture_sequence import Levels
 from tiny_pipeline import ALONE
 
 from cspine.anatomy import LEVELS, TARGETS
+from cspine.benchmarks.localise import localise_table
 from cspine.box_runs import box_text, read_box_scores
 from cspine.config import Augment, Config, Data, Localise, Model, Train
 from cspine.data.box_samples import BoxSamples, boxes_in_image, corners_in_volume, slices_to_learn
+from cspine.data.boxes import boxes_in_cache
 from cspine.data.cache import open_study
 from cspine.data.preprocess import Crop
 from cspine.errors import UserError
 from cspine.evaluation import evaluate_runs, evaluation_text
+from cspine.look_heat import boxes_of_heat, heat_boxes
 from cspine.models.detector import KEPT
 from cspine.paths import write_json
 from cspine.runs import Run
@@ -152,7 +155,7 @@ def test_a_run_leaves_boxes_lesions_and_scores(boxed: Boxed) -> None:
     assert len(boxes)
     lesions = pd.read_csv(folder / "lesions.csv", dtype={STUDY: str}, keep_default_na=False)
     assert set(lesions[STUDY]) == set(boxes[STUDY])
-    scores = read_box_scores(Run(config.name, folder))
+    scores = read_box_scores(Run(config.name, folder), config)
     # The study whose fracture nobody annotated counts neither for nor against.
     assert scores["studies"] == 7
     assert scores["lesions"] == 8 - 1
@@ -185,3 +188,31 @@ def test_only_slices_of_levels_that_the_ensemble_takes_for_fractured(boxed: Boxe
 def test_another_model_than_the_tasks_is_refused(boxed: Boxed) -> None:
     with pytest.raises(UserError, match=r"task=localise/rfcn needs model\.name=rfcn, not ssd"):
         find_task("localise/rfcn")(replace(boxed.detector(), task="localise/rfcn"), 0)
+
+
+def test_a_box_about_heat_lies_where_the_heat_is(boxed: Boxed) -> None:
+    study = open_study(boxed.data.config, boxed.data.uids[0])
+    side = study.crop.size_px
+    heat = np.zeros((3, 20, 20))
+    heat[1, 4:8, 10:16], heat[1, 15, 2] = 2.0, 1.5
+    heat[2, 0, 0] = 0.5
+    z_mm = study.geometry.z_mm[[1, 2, 3]]
+    found = boxes_of_heat(heat, z_mm, (0.5, 1.0, 0.25, 0.75), study, 1, 0.8)
+    # One plane has heat, and the smaller spot beside the greatest is another piece.
+    assert found["file_number"].tolist() == [study.geometry.file_numbers[2]]
+    assert found[["score", "level"]].iloc[0].tolist() == [0.8, "C2"]
+    x, y, width, height = found[["x", "y", "width", "height"]].iloc[0].astype(float)
+    placed = boxes_in_cache(np.array([[x, y, width, height]]), study.crop)[0] / side
+    assert placed == pytest.approx([0.5 + 10 / 40, 0.25 + 4 / 40, 6 / 40, 4 / 40], abs=0.01)
+
+
+def test_the_table_has_a_row_of_a_heads_heat_too(boxed: Boxed) -> None:
+    head = replace(boxed.config, name="seq", train=Train(epochs=1, batch_size=4))
+    for config in (head, boxed.detector(name="rfcn", train=Train(epochs=1, batch_size=4))):
+        for fold in (0, 1):
+            train_fold(config, fold, ALONE)
+    text = localise_table(["found-rfcn", "seq"], boxed.detector())
+    assert [line.split()[0] for line in text.splitlines()[1:]] == ["found-rfcn", "heat"]
+    assert len(text.splitlines()[2].removeprefix("heat of seq").split()) == 9
+    with pytest.raises(UserError, match="has no method `look`"):
+        heat_boxes(Run("found-rfcn", boxed.folder / "oof" / "found-rfcn"), boxed.detector())

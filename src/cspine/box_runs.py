@@ -1,5 +1,6 @@
 """What a run of detectors makes of its boxes: `lesions.csv`, and how well both fit what people drew."""
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -7,7 +8,7 @@ import numpy as np
 import pandas as pd
 
 from cspine.anatomy import LEVELS, TARGETS
-from cspine.config import Config, build
+from cspine.config import Config, DatasetConfig, build
 from cspine.data.cache import CachedStudy
 from cspine.data.layout import box_file
 from cspine.lesions import LESION_COLUMNS, find_lesions, levels_by_map, levels_by_presence
@@ -54,20 +55,30 @@ def link_studies(boxes: pd.DataFrame, config: Config) -> pd.DataFrame:
     return pd.concat(tables, ignore_index=True) if tables else pd.DataFrame(columns=list(LESION_COLUMNS))
 
 
-def read_box_scores(run: Run) -> dict[str, Any]:
-    """Of a run's boxes and lesions, over the studies that people annotated and those without a fracture.
+def run_config(run: Run, config: DatasetConfig) -> Config:
+    """The run's own config, at the folders of `config`, wherever it was trained."""
+    own = build(Config, run.config, f"{run.folder}/fold*/config.json")
+    return replace(own, paths=config.paths, data=replace(own.data, root=config.data.root))
+
+
+def read_box_scores(run: Run, config: DatasetConfig) -> dict[str, Any]:
+    """`box_scores` of what a run left."""
+    boxes = read_found_boxes(run.folder / "boxes.csv")
+    lesions = read_csv(run.folder / LESIONS, LESION_COLUMNS, "make it with: python src/train.py (the run's config)")
+    return box_scores(boxes, lesions.fillna({"level": ""}), run_config(run, config))
+
+
+def box_scores(boxes: pd.DataFrame, lesions: pd.DataFrame, config: Config) -> dict[str, Any]:
+    """Of boxes and lesions found, over the studies that people annotated and those without a fracture.
 
     A box that is missing on a fractured study without any annotation proves nothing, so those studies do not count.
     """
-    config = build(Config, run.config, f"{run.folder}/fold*/config.json")
     true = true_boxes(config)
     labels = read_labels(find_dataset(config) / "train.csv").set_index(STUDY)
     known = set(true[STUDY]) | set(labels.index[labels[TARGETS[0]] == 0])
     known &= set(folds_in_use(config)[STUDY])
-    boxes = read_found_boxes(run.folder / "boxes.csv")
     boxes, true = boxes[boxes[STUDY].isin(known)], true[true[STUDY].isin(known)]
-    lesions = read_csv(run.folder / LESIONS, LESION_COLUMNS, "make it with: python src/train.py (the run's config)")
-    lesions = lesions[lesions[STUDY].isin(known)].assign(level=lambda table: table["level"].fillna(""))
+    lesions = lesions[lesions[STUDY].isin(known)]
     truth = true_lesions(true, labels, config)
     slices, curve, told = mean_iou(boxes, true), froc(lesions, truth, len(known)), lesion_scores(lesions, truth)
     return {

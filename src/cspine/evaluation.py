@@ -50,9 +50,11 @@ def evaluate_runs(names: Sequence[str], config: DatasetConfig) -> tuple[dict[str
         raise UserError(f"{oof}/ holds no run with all folds; train some: python src/train.py --fold all{told}")
     data = read_out_of_fold([run for run in runs if run.kind == "fracture"], config)
     fractures = _fracture_scores(data)
-    others = {"localise": read_box_scores, "vertebra": read_slice_scores}
-    scores = {run.name: fractures[run.name] if run.kind == "fracture" else others[run.kind](run) for run in runs}
-    return scores, lacks
+    return {run.name: fractures.get(run.name) or _other_scores(run, config) for run in runs}, lacks
+
+
+def _other_scores(run: Run, config: DatasetConfig) -> dict[str, Any]:
+    return read_box_scores(run, config) if run.kind == "localise" else read_slice_scores(run)
 
 
 def _fracture_scores(data: OutOfFold) -> dict[str, dict[str, Any]]:

@@ -36,7 +36,7 @@ def write_story(config: Config) -> None:
     run = Run(config.name, folder)
     if run.kind == "localise":
         write_lesions(config)
-        summary["scores"] = read_box_scores(run)
+        summary["scores"] = read_box_scores(run, config)
     if run.kind == "fracture":
         data = read_out_of_fold([run], config)
         summary["scores"] = out_of_fold_scores(config.name, data)

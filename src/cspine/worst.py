@@ -11,7 +11,6 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import torch
-from scipy.ndimage import gaussian_filter
 from tqdm import tqdm
 
 from cspine.anatomy import LEVELS, TARGETS
@@ -19,10 +18,10 @@ from cspine.config import Config
 from cspine.data.cache import CachedStudy, bad_studies, open_study
 from cspine.data.grid import slice_index
 from cspine.engine.distributed import choose_device
-from cspine.engine.saliency import smooth_gradient
 from cspine.errors import UserError
 from cspine.held_out import load_placed_fold, out_of_fold_images, out_of_fold_presence
 from cspine.inference import LoadedMember
+from cspine.look_heat import look_heat
 from cspine.metrics import loss_weights, study_losses, target_losses
 from cspine.pictures.canvas import save
 from cspine.pictures.worst import Case, Shown, draw_case
@@ -31,8 +30,6 @@ from cspine.tables import STUDY, write_table
 from cspine.tasks.base import LooksAtLevels, StudyImages, find_task
 
 FOLDER = "worst"
-# Standard deviation, as a share of a plane's side, over which the heat of single pixels is gathered.
-HEAT_BLUR = 0.03
 
 
 def worst_cases(data: OutOfFold, run: str, count: int) -> list[Case]:
@@ -134,9 +131,7 @@ def _look(
     look = task.look(model, config, images, facts, level, device)
     if look is None:
         return None
-    heat = look.planes(smooth_gradient(model, look.batch, look.output, device)).sum(axis=1)
-    sigma = HEAT_BLUR * min(heat.shape[1:])
-    heat = gaussian_filter(heat, (0, sigma, sigma))
+    heat = look_heat(model, look, device)
     plane = int(heat.max(axis=(1, 2)).argmax()) if look.shown is None else look.shown
     # The slice itself, under the first window, among its neighbours.
     channel, z_mm = config.data.neighbours * len(config.preprocess.windows), float(look.z_mm[plane])

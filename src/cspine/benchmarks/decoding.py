@@ -50,7 +50,7 @@ def decode_table(folders: Sequence[Path], settings: Preprocess, rounds: int, pro
     lines = [f"{'study':36}{'processes':>10}" + "".join(f"{head:>11}" for head in heads)]
     with tempfile.TemporaryDirectory(prefix="benchmark-") as scratch:
         subjects = [
-            _subject(folder, settings)
+            find_subject(folder, settings)
             for number, original in enumerate(folders)
             for folder in (original, lossless_copy(original, Path(scratch) / f"jpeg-{number}"))
         ]
@@ -67,7 +67,8 @@ def decode_table(folders: Sequence[Path], settings: Preprocess, rounds: int, pro
     return "\n".join([*lines, *EXPLAINED])
 
 
-def _subject(folder: Path, settings: Preprocess) -> Subject:
+def find_subject(folder: Path, settings: Preprocess) -> Subject:
+    """A study, scanned and planned."""
     study, stack = load_study(folder), scan_study(folder)
     encoding = stack.headers[0].encoding
     coding = "JPEG lossless" if encoding.syntax.is_encapsulated else "uncompressed"
@@ -78,8 +79,8 @@ def _subject(folder: Path, settings: Preprocess) -> Subject:
 def _measure(subject: Subject, processes: int, rounds: int, scratch: Path) -> list[float]:
     """Slices a second: both floors, ours, the usual way, in so many processes that are already running."""
     ways: list[Callable[[int], int]] = [
-        partial(_floor, subject, _resize_by_opencv),
-        partial(_floor, subject, _resize_by_ours),
+        partial(decode_floor, subject, _resize_by_opencv),
+        partial(decode_floor, subject, resize_by_ours),
         partial(_ours, subject, scratch),
         partial(_usual, subject),
     ]
@@ -99,7 +100,8 @@ def _rate(pool: Pool, way: Callable[[int], int], processes: int) -> float:
     return slices / (time.perf_counter() - began)
 
 
-def _floor(subject: Subject, resize: Callable[[np.ndarray, Subject], np.ndarray], place: int) -> int:  # noqa: ARG001
+def decode_floor(subject: Subject, resize: Callable[[np.ndarray, Subject], np.ndarray], place: int) -> int:  # noqa: ARG001
+    """Decode a study's slices by the fastest decoder and resize each, nothing else; how many."""
     first = subject.stack.headers[0].encoding
     pixels = np.empty((first.rows, first.columns), np.int16)
     for header in subject.stack.headers:
@@ -121,7 +123,8 @@ def _resize_by_opencv(pixels: np.ndarray, subject: Subject) -> np.ndarray:
     return cv2.resize(field, (size, size), interpolation=mode)
 
 
-def _resize_by_ours(pixels: np.ndarray, subject: Subject) -> np.ndarray:
+def resize_by_ours(pixels: np.ndarray, subject: Subject) -> np.ndarray:
+    """The crop of a slice, windowed and resized by resample.py."""
     crop, out = subject.crop, np.empty((subject.settings.size_px,) * 2, np.uint8)
     limits = window_hu(subject.settings.windows[0])
     resample(pixels, (crop.top, crop.left), (crop.height, crop.width), limits, out)

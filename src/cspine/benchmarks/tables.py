@@ -25,6 +25,14 @@ def benchmark_text(args: Namespace, config: Config) -> str:
         from cspine.benchmarks.inference import inference_table
 
         return inference_table(config, args.rounds)
+    if args.what == "kernel":
+        from cspine.benchmarks.kernel_cost import kernel_table
+
+        return kernel_table(args.study, Path(config.paths.oof), args.rounds, processes)
+    if args.what == "localise":
+        from cspine.benchmarks.localise import localise_table
+
+        return localise_table(args.runs, config)
     if args.what == "aggregations":
         from cspine.benchmarks.aggregations import aggregations_table
 

@@ -57,7 +57,7 @@ def decode_study(task: DecodeTask) -> DecodedStudy:
     began = time.perf_counter()
     read_ahead(task.folder)
     read = time.perf_counter()
-    study = _decode(task)
+    study = decode_files(task)
     return replace(study, read_s=read - began, decode_s=time.perf_counter() - read)
 
 
@@ -79,7 +79,8 @@ def _read_through(files: Sequence[Path]) -> None:
             continue  # the decoder meets it again, and lists it
 
 
-def _decode(task: DecodeTask) -> DecodedStudy:
+def decode_files(task: DecodeTask) -> DecodedStudy:
+    """A study as it comes from the system's memory or the disk; a bad one says why."""
     try:
         study = prepare_volumes(task.folder, task.preprocesses, task.fast)
     except StudyError as error:

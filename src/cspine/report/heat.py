@@ -4,17 +4,15 @@ from typing import Any
 
 import numpy as np
 import torch
-from scipy.ndimage import gaussian_filter
 
 from cspine.data.preprocess import Crop
-from cspine.engine.saliency import smooth_gradient
 from cspine.inference import LoadedMember
+from cspine.look_heat import look_heat
 from cspine.report.frame import Frame
 from cspine.tasks.base import StudyImages, find_task
 
 # Of so many levels: a gradient costs more than the prediction.
 LEVELS_SHOWN = 3
-BLUR = 0.03  # standard deviation, as a share of a plane's side
 # Of a head that sees one slice: so thick is what it is drawn on.
 SLICE_MM = 3.0
 
@@ -38,9 +36,7 @@ def draw_heat(
         look = task.look(model, member.config, images, facts, level, device)
         if look is None:
             continue
-        planes = look.planes(smooth_gradient(model, look.batch, look.output, device)).sum(axis=1)
-        sigma = BLUR * min(planes.shape[1:])
-        planes = gaussian_filter(planes, (0, sigma, sigma))
+        planes = look_heat(model, look, device)
         share = planes / max(float(planes.max()), 1e-12) * float(probabilities[level])
         height_mm = None if len(planes) > 1 else SLICE_MM
         total = np.maximum(total, frame.sample_square(share, look.z_mm, crop, look.frame, height_mm))

@@ -1,0 +1,103 @@
+"""Where a fracture head looks on the planes of a level: its heat, and boxes about the hottest places.
+
+Boxes from heat need none to learn from, so they are what a detector has to beat.
+"""
+
+from functools import cache
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import torch
+from scipy import ndimage
+from torch import nn
+from tqdm import tqdm
+
+from cspine.anatomy import LEVELS
+from cspine.config import Config
+from cspine.data.cache import CachedStudy, bad_studies, open_study
+from cspine.data.slices import nearest_slices
+from cspine.engine.distributed import choose_device
+from cspine.engine.saliency import smooth_gradient
+from cspine.errors import UserError
+from cspine.held_out import load_placed_fold, out_of_fold_images, out_of_fold_presence
+from cspine.runs import Run, read_out_of_fold
+from cspine.tables import FOUND_BOXES
+from cspine.tasks.base import Look, LooksAtLevels, find_task
+
+# Standard deviation, as a share of a plane's side, over which the heat of single pixels is gathered.
+BLUR = 0.03
+# Of the greatest heat of a level, what a box holds.
+HOT = 0.5
+
+
+def look_heat(model: nn.Module, look: Look, device: torch.device) -> np.ndarray:
+    """float (planes, y, x): the smoothed gradient of the level's logit on the planes of a look."""
+    heat = look.planes(smooth_gradient(model, look.batch, look.output, device)).sum(axis=1)
+    sigma = BLUR * min(heat.shape[1:])
+    return ndimage.gaussian_filter(heat, (0, sigma, sigma))
+
+
+def heat_boxes(run: Run, config: Config) -> pd.DataFrame:
+    """Boxes about what each fold's model of a fracture run looks at in the studies that it did not see.
+
+    On each plane of a level the piece of at least HOT of the level's greatest heat that holds the plane's greatest; it
+    scores the level's probability by its share of that heat. Raises UserError for a run that cannot tell.
+    """
+    if not issubclass(find_task(run.config["task"]), LooksAtLevels):
+        raise UserError(f"{run.name}: its task {run.config['task']} has no method `look`, which boxes from heat need")
+    data = read_out_of_fold([run], config)
+    device = choose_device(config.train.device)
+    member = cache(lambda fold: load_placed_fold(run.name, fold, config, device))
+    presence, bad = out_of_fold_presence(member(0).config), bad_studies(member(0).config)
+    tables = [pd.DataFrame(columns=list(FOUND_BOXES))]
+    order = list(zip(data.uids, data.folds, data.predictions[run.name], strict=True))
+    for uid, fold, probabilities in tqdm(order, desc=f"{run.name}, heat", unit="study", leave=False, disable=None):
+        if uid in bad:
+            continue
+        one = member(int(fold))
+        study, task = open_study(one.config, uid), find_task(one.config.task)
+        images = out_of_fold_images(study, one.config, presence.get(uid))
+        assert issubclass(task, LooksAtLevels)
+        for level, probability in enumerate(probabilities[1:]):
+            look = task.look(one.models[0], one.config, images, one.facts[0], level, device)
+            if look is not None:
+                heat = look_heat(one.models[0], look, device)
+                tables.append(boxes_of_heat(heat, look.z_mm, look.frame, study, level, float(probability)))
+    return pd.concat([table for table in tables if len(table)] or tables, ignore_index=True)
+
+
+def boxes_of_heat(
+    heat: np.ndarray,
+    z_mm: np.ndarray,
+    frame: tuple[float, float, float, float],
+    study: CachedStudy,
+    level: int,
+    probability: float,
+) -> pd.DataFrame:
+    """Of planes (planes, y, x) at `z_mm` whose frame (left, right, top, bottom) is in shares of the cached square."""
+    greatest, side = float(heat.max()), study.crop.size_px
+    rows: list[dict[str, Any]] = []
+    for plane, z in zip(heat, nearest_slices(study.geometry.z_mm, z_mm).tolist(), strict=True):
+        pieces, _ = ndimage.label(plane >= HOT * greatest)
+        hottest = pieces[np.unravel_index(plane.argmax(), plane.shape)]
+        if not greatest or not hottest:
+            continue
+        down, across = ndimage.find_objects(pieces)[hottest - 1]
+        left, right = (
+            _along(end, plane.shape[1], frame[0], frame[1]) * side - 0.5 for end in (across.start, across.stop)
+        )
+        top, bottom = (_along(end, plane.shape[0], frame[2], frame[3]) * side - 0.5 for end in (down.start, down.stop))
+        (y0, x0), (y1, x1) = (
+            study.geometry.to_file_pixels(z, *study.crop.to_original(y, x)) for y, x in ((top, left), (bottom, right))
+        )
+        place = [float(x0) + 0.5, float(y0) + 0.5, float(x1 - x0), float(y1 - y0)]
+        score = probability * float(plane.max()) / greatest
+        values = (study.uid, int(study.geometry.file_numbers[z]), *place, score, LEVELS[level])
+        rows.append(dict(zip(FOUND_BOXES, values, strict=True)))
+    return pd.DataFrame(rows, columns=list(FOUND_BOXES))
+
+
+def _along(end: int, count: int, first: float, last: float) -> float:
+    """The share of the cached square at which pixel `end` of `count` begins."""
+    return first + end / count * (last - first)
