@@ -92,10 +92,10 @@ def test_levels_by_slices_by_map_and_by_vote():
     found, crop = level_map(probabilities, place.z_mm, 32.0), Crop(0, 0, 32, 32, 64)
     inside = boxes((1, 10, 2, 6, 6), (2, 10, 20, 6, 9))
     assert levels_by_map(inside, place, found, crop).tolist() == [2, 4]
-    # A box beside every level has the nearest within 15 mm: here the one on the last of four planes.
+    # A box beside every level has the nearest within 25 mm: here the one on the last of four planes.
     probabilities = np.zeros((7, 4, 8, 8))
     probabilities[5, 3] = 0.9
-    for step_mm, expected in ((4.0, 5), (7.0, -1)):
+    for step_mm, expected in ((7.0, 5), (9.0, -1)):
         apart = geometry(100 - step_mm * np.arange(4))
         found = level_map(probabilities, apart.z_mm, 32.0)
         assert levels_by_map(boxes((1, 10, 2, 6, 6)), apart, found, crop).tolist() == [expected]

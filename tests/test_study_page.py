@@ -7,6 +7,7 @@ import os
 import re
 import time
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -66,6 +67,15 @@ def test_without_heads_and_lesions_there_is_less_on_the_page() -> None:
     assert "<h2>Lesions" not in text
     assert "No fracture head" in text
     assert "levels-opacity" in text
+
+
+def test_a_scan_without_levels_is_not_judged() -> None:
+    made = reading(lesions=False)
+    bare = replace(made, levels=tuple(replace(level, centre_mm=None) for level in made.levels), surfaces=(None,) * 7)
+    text = page_html(bare, "a")
+    assert "this scan is not judged" in text
+    assert "The patient:" not in text
+    assert 'data-go="level' not in text
 
 
 @pytest.fixture(scope="module")

@@ -27,7 +27,7 @@ LEAST, GREATEST = (tuple(f"{axis}_{end}_mm" for axis in AXES) for end in ("min",
 LESION_COLUMNS = (STUDY, "lesion", "level", "score", "slices", *CENTRE, *LEAST, *GREATEST)
 # A level is on a slice, or in a voxel, from this probability on.
 FOUND = 0.5
-NEAR_MM = 15.0
+NEAR_MM = 25.0
 
 
 @dataclass(frozen=True)

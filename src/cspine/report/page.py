@@ -129,6 +129,8 @@ def _start(reading: Reading) -> list[int]:
 def _verdict(reading: Reading) -> str:
     if reading.patient is None:
         return "No fracture head is trained; the levels as found."
+    if all(level.centre_mm is None for level in reading.levels):
+        return "No level was found: <b>this scan is not judged</b>; the probabilities are those of such studies."
     probability, threshold = reading.patient
     word = "a fracture" if probability >= threshold else "no fracture"
     sure = f"probability {probability:.2f}, decided at {threshold:.2f}"

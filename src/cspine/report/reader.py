@@ -2,7 +2,7 @@
 
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -15,6 +15,7 @@ from cspine.anatomy import OVERALL, TARGETS
 from cspine.bundle import from_runs
 from cspine.calibrations import frequency
 from cspine.config import Preprocess
+from cspine.data.background import keep_spine
 from cspine.data.dicom import load_study
 from cspine.data.levels3d import keep_largest, level_labels
 from cspine.data.preprocess import Crop, cut, plan_study
@@ -154,10 +155,19 @@ class Reader:
 
     def _find(self, views: "_Views", study: Study) -> LevelMap:
         settings = self.finder.config.preprocess
-        images = views.images(settings)
+        images = self._images(views, settings)
         if _maps(self.finder.config.task):
             return self.finder.map_levels(images, self.device)
         return map_from_slices(self.finder.infer(images, self.device), study, views.crop(settings))
+
+    def _images(self, views: "_Views", settings: Preprocess) -> StudyImages:
+        """A study's images with the step that needs the levels of another run, where the preprocessing has it."""
+        images = views.images(settings)
+        if settings.mask != "learned" or self.predictor is None:
+            return images
+        source: Any = next(one for one in self.predictor.stage1 if one.config.name == settings.mask_run)
+        found = source.map_levels(self._images(views, source.config.preprocess), self.device)
+        return replace(images, volume=keep_spine(images.volume, images.z_mm, found, settings))
 
     def _heat(self, levels: np.ndarray, views: "_Views", frame: Frame) -> np.ndarray | None:
         """By the heaviest head of the blend that can tell; None where none can."""
@@ -167,10 +177,11 @@ class Reader:
         if not able:
             return None
         member = max(able, key=lambda pair: pair[0])[1]
-        settings, images = member.config.preprocess, views.images(member.config.preprocess)
+        settings = member.config.preprocess
+        images = self._images(views, settings)
         if stage1 := member.config.stage1:
             source: Any = next(one for one in self.predictor.stage1 if one.config.name == stage1)
-            theirs = views.images(source.config.preprocess)
+            theirs = self._images(views, source.config.preprocess)
             presence = source.infer(theirs, self.device)
             images = images.with_stage1(presence, lambda: source.map_levels(theirs, self.device))
         return draw_heat(member, images, frequency(levels), frame, views.crop(settings), self.device)
