@@ -96,6 +96,7 @@ def ran(tree: Tree, log: str = "", status: int = 0, **values: str) -> Ran:
         (Fault("x", spoil, "predicted"), {"one": "0.6"}, ["1 other studies have other rows than without the fault"]),
         (Fault("x", spoil, "predicted"), {"two": "0.1"}, ["other studies hold the prior"]),
         (Fault("x", spoil), {"two": "0.1"}, []),
+        (Fault("x", spoil, "prior"), {"victim": "0.1", "two": "0.1", "log": "the time is up: 2 studies"}, []),
         (Fault("x", spoil, bystanders=False), {"one": "0.6", "two": "0.7"}, []),
         (Fault("x", spoil), {"status": 1}, ["exit status 1"]),
     ],

@@ -15,6 +15,7 @@ from cspine.submission_file import read_priors
 HEADER = ("fault", "exit", "rows", "whole after", "versions", "predicted", "untouched equal", "the study", "seconds")
 WIDTHS = (26, 6, 6, 13, 10, 11, 17, 11, 9)
 PRIOR = "its rows hold the prior"
+TIME_UP = "the time is up"
 
 
 @dataclass(frozen=True)
@@ -77,13 +78,15 @@ def judge(fault: Fault, ran: Ran, baseline: Ran, tree: Tree, priors: dict[str, s
     )
     if became not in allowed:
         wrong.append(f"the study became {became}, not {fault.victim}")
-    if fault.victim == "prior" and f"{VICTIM}: " not in ran.log:
+    if fault.victim == "prior" and f"{VICTIM}: " not in ran.log and TIME_UP not in ran.log:
         wrong.append("no reason in the log")
     others = [uid for uid in tree.uids if uid != VICTIM and uid in done]
     equal = [uid for uid in others if all(rows[f"{uid}_{t}"] == baseline.watch.rows[f"{uid}_{t}"] for t in TARGETS)]
     if fault.bystanders and equal != others:
         wrong.append(f"{len(others) - len(equal)} other studies have other rows than without the fault")
-    if fault.bystanders and fault.victim != "any" and len(others) != len(tree.uids) - 1:
+    # How much is done until the time is up depends on what else the machine does.
+    all_due = fault.bystanders and fault.victim != "any" and TIME_UP not in ran.log
+    if all_due and len(others) != len(tree.uids) - 1:
         wrong.append("other studies hold the prior")
     compared = f"{len(equal)} of {len(others)}" if fault.bystanders else "none is"
     cells = fault.name, str(ran.status), *_cells(ran, len(done)), compared, became, f"{ran.seconds:.0f}"

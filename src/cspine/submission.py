@@ -96,7 +96,7 @@ def predict_into(
         file.write()
     left = len(tasks) - outcome.predicted - len(outcome.bad)
     if left:
-        log(f"the time is up: {left} studies keep the prior")
+        log(f"the time is up: {left} {'studies keep' if left > 1 else 'study keeps'} the prior")
     return outcome
 
 

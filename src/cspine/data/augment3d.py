@@ -97,7 +97,7 @@ class VolumeAugmenter:
                 rng.integers(-edge // 2, side - edge // 2) for edge, side in zip(edges, image.shape[1:], strict=True)
             ]
             box = tuple(slice(max(0, f), max(0, f + edge)) for f, edge in zip(first, edges, strict=True))
-            image[:, *box] = rng.uniform(0, 255)
+            image[(slice(None), *box)] = rng.uniform(0, 255)
 
     def _repaint(self, values: np.ndarray, rng: np.random.Generator) -> np.ndarray:
         """Grey values (z, y, x) of another scanner: sharpness, gamma, gain, offset, noise."""
@@ -150,7 +150,7 @@ def cut_window(volume: np.ndarray, start: int, window_px: tuple[int, ...]) -> np
     """
     window = np.zeros((len(volume), *window_px), volume.dtype)
     target, source = _where(start, volume.shape[1:], window_px)
-    window[:, *target] = volume[:, *source]
+    window[(slice(None), *target)] = volume[(slice(None), *source)]
     return window
 
 
@@ -158,7 +158,7 @@ def put_window(window: np.ndarray, start: int, shape: tuple[int, ...]) -> np.nda
     """(channels, *shape) with the values of a window (channels, z, y, x) where `cut_window` takes them from, else 0."""
     volume = np.zeros((len(window), *shape), window.dtype)
     target, source = _where(start, shape, window.shape[1:])
-    volume[:, *source] = window[:, *target]
+    volume[(slice(None), *source)] = window[(slice(None), *target)]
     return volume
 
 
