@@ -106,8 +106,8 @@ def levels_by_map(boxes: pd.DataFrame, geometry: Geometry, found: LevelMap, crop
         plane = labels[round(float(planes[row]))]
         inside = plane[int(top[row]) : int(np.ceil(bottom[row])), int(left[row]) : int(np.ceil(right[row]))]
         votes = np.bincount(inside.ravel(), minlength=len(LEVELS) + 1)[1:]
-        middle = (int((top[row] + bottom[row]) / 2), int((left[row] + right[row]) / 2))
-        named[row] = votes.argmax() if votes.any() else nearest[round(float(planes[row])), *middle]
+        middle = round(float(planes[row])), int((top[row] + bottom[row]) / 2), int((left[row] + right[row]) / 2)
+        named[row] = votes.argmax() if votes.any() else nearest[middle]
     return named
 
 
