@@ -1,14 +1,15 @@
 """Levels of cached studies as training samples, and what boxes tell of their images."""
 
 from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
 
 from cspine.config import Augment, Config
-from cspine.data.augment import Augmenter
 from cspine.data.boxes import StudyBoxes, boxes_in_cache, bridge_gaps
 from cspine.data.cache import CachedStudy
+from cspine.data.datasets import make_augmenter
 from cspine.data.level_crops import LevelPlace, cut_level, draw_move, field_mm, image_z_mm
 from cspine.data.slices import nearest_slices
 from cspine.errors import UserError
@@ -17,6 +18,9 @@ from cspine.errors import UserError
 BRIDGED_MM = 5.0
 BESIDE_MM = 3.0
 UNKNOWN = -1.0
+
+if TYPE_CHECKING:
+    from cspine.data.augment import Augmenter
 
 
 @dataclass(frozen=True, eq=False)
@@ -41,7 +45,7 @@ class LevelSamples:
 
     def __post_init__(self) -> None:
         self.fractured = np.array([level.fractured for level in self.levels], bool)
-        self.repaint = None if self.augment is None else Augmenter(grey_only(self.augment, self.config.name))
+        self.repaint = None if self.augment is None else make_augmenter(grey_only(self.augment, self.config.name))
 
     def __len__(self) -> int:
         return len(self.levels)
@@ -138,7 +142,7 @@ def _meets(place: LevelPlace, boxes: np.ndarray, z_mm: np.ndarray, pixels_per_mm
     return found
 
 
-def _repainted(image: np.ndarray, repaint: Augmenter, seed: int) -> np.ndarray:
+def _repainted(image: np.ndarray, repaint: "Augmenter", seed: int) -> np.ndarray:
     """The grey values (slices, channels, y, x) transformed alike in all slices and channels."""
     flat = np.ascontiguousarray(image.reshape(-1, *image.shape[2:]).transpose(1, 2, 0))
     return repaint(flat, seed).image.transpose(2, 0, 1).reshape(image.shape)
