@@ -125,3 +125,14 @@ def test_metadata_is_what_kaggle_asks_for() -> None:
     assert len(kernel["title"]) >= 5
     assert 6 <= len(dataset["title"]) <= 50
     assert len(dataset["licenses"]) == 1
+
+
+def test_inference_imports_nothing_that_training_alone_needs() -> None:
+    code = (
+        "import sys, cspine.submission; from cspine.tasks.base import find_task, list_tasks\n"
+        "for task in list_tasks(): find_task(task)\n"
+        "print(*{'albumentations', 'matplotlib', 'nibabel', 'tensorboard'} & set(sys.modules))"
+    )
+    command = [sys.executable, "-c", code]
+    done = subprocess.run(command, cwd=ROOT, env={"PYTHONPATH": "src"}, capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == ""

@@ -72,7 +72,8 @@ def load_member(
     for fold in member.models:
         try:
             models.append(_load_model(config, bundle, fold).to(device).eval())
-        except (UserError, OSError, RuntimeError, SafetensorError) as error:
+        except (UserError, OSError, RuntimeError, ImportError, SafetensorError) as error:
+            # ImportError: an older machine may lack what one kind of model needs.
             complain(f"{config.name}, {fold.fold}: {error}")
         else:
             facts.append(fold.facts)

@@ -1,15 +1,18 @@
 """Training samples read from the cache."""
 
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
 
 from cspine.config import Augment, Data
-from cspine.data.augment import Augmenter
 from cspine.data.cache import CachedStudy
 from cspine.data.mixup import draw_partner, mix
 from cspine.data.slices import neighbour_indices, slice_image, slices_per_image
+
+if TYPE_CHECKING:
+    from cspine.data.augment import Augmenter
 
 
 @dataclass
@@ -29,7 +32,7 @@ class SliceSamples:
     targets: dict[str, np.ndarray] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        self.augmenter = Augmenter(self.augment) if self.augment is not None else None
+        self.augmenter = make_augmenter(self.augment) if self.augment is not None else None
         self.neighbours = np.zeros((len(self.index), slices_per_image(self.settings)), int)
         for number, study in enumerate(self.studies):
             mine = self.study == number
@@ -66,3 +69,10 @@ class SliceSamples:
         groups = [np.flatnonzero(self.study == number) for number in range(len(self.studies))]
         chosen = [rng.choice(group, min(limit, len(group)), replace=False) for group in groups]
         return rng.permutation(np.concatenate(chosen)) if chosen else np.zeros(0, int)
+
+
+def make_augmenter(settings: Augment) -> "Augmenter":
+    """The transforms of training. Imported late: they need albumentations, which the kernel's machine may lack."""
+    from cspine.data.augment import Augmenter
+
+    return Augmenter(settings)

@@ -2,15 +2,15 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
 import torch
 
 from cspine.config import Augment, Config
-from cspine.data.augment import Augmenter
 from cspine.data.boxes import StudyBoxes, boxes_in_cache, bridge_gaps
 from cspine.data.cache import CachedStudy
+from cspine.data.datasets import make_augmenter
 from cspine.data.geometry import Geometry
 from cspine.data.level_cells import UNKNOWN, SliceTruth, cell_truth, cells_per_side
 from cspine.data.level_crops import LevelPlace, cut_level, draw_move, field_mm, image_z_mm
@@ -20,6 +20,9 @@ from cspine.errors import UserError
 # Boxes so near to each other along z mean one fracture, and an image so near to a box is not said to show none.
 BRIDGED_MM = 5.0
 BESIDE_MM = 3.0
+
+if TYPE_CHECKING:
+    from cspine.data.augment import Augmenter
 
 
 @dataclass(frozen=True, eq=False)
@@ -59,7 +62,7 @@ class LevelSamples:
 
     def __post_init__(self) -> None:
         self.fractured = np.array([level.fractured for level in self.levels], bool)
-        self.repaint = None if self.augment is None else Augmenter(grey_only(self.augment, self.config.name))
+        self.repaint = None if self.augment is None else make_augmenter(grey_only(self.augment, self.config.name))
 
     def __len__(self) -> int:
         return len(self.levels)
@@ -168,7 +171,7 @@ def _meets(place: LevelPlace, boxes_mm: np.ndarray, z_mm: np.ndarray, config: Co
     return found
 
 
-def _repainted(image: np.ndarray, repaint: Augmenter, seed: int) -> np.ndarray:
+def _repainted(image: np.ndarray, repaint: "Augmenter", seed: int) -> np.ndarray:
     """The grey values (slices, channels, y, x) transformed alike in all slices and channels."""
     flat = np.ascontiguousarray(image.reshape(-1, *image.shape[2:]).transpose(1, 2, 0))
     return repaint(flat, seed).image.transpose(2, 0, 1).reshape(image.shape)
