@@ -48,6 +48,20 @@ class Wild(LoadedMember):
         return row * np.nan if self.config.train.precision != "float32" else row
 
 
+class Aloof(LoadedMember):
+    """Reads nothing of stage 1."""
+
+    def infer(self, images: StudyImages, device: torch.device) -> np.ndarray:  # noqa: ARG002
+        return np.full(8, 0.3)
+
+
+def test_stage_1_is_asked_only_for_what_a_member_reads(bundle: Bundle, images: StudyImages) -> None:
+    predictor, watch = Predictor(bundle, CPU), Stopwatch()
+    predictor.members = [Aloof(**vars(member)) for member in predictor.members]
+    predictor.predict(lambda _: images, watch=watch)
+    assert watch.seconds.keys() == {"f", "g"}
+
+
 def test_the_blend_of_all(trained: Prepared, bundle: Bundle, images: StudyImages) -> None:
     predictor, watch = Predictor(bundle, CPU), Stopwatch()
     seen = images.with_stage1(load_run(trained.oof, "v", CPU).infer(images, CPU))

@@ -138,7 +138,7 @@ class _Study:
         """The member's eight probabilities."""
         images, stage1 = self._images(member), member.config.stage1
         if stage1:
-            images = images.with_stage1(self.presence(stage1), partial(self.level_map, stage1))
+            images = images.with_stage1(partial(self.presence, stage1), partial(self.level_map, stage1))
         with self.watch(member.config.name):
             return member.infer(images, self.device)
 

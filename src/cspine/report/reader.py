@@ -3,7 +3,7 @@
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
-from functools import partial
+from functools import cache, partial
 from pathlib import Path
 from typing import Any
 
@@ -182,8 +182,9 @@ class Reader:
         if stage1 := member.config.stage1:
             source: Any = next(one for one in self.predictor.stage1 if one.config.name == stage1)
             theirs = self._images(views, source.config.preprocess)
-            presence = source.infer(theirs, self.device)
-            images = images.with_stage1(presence, lambda: source.map_levels(theirs, self.device))
+            images = images.with_stage1(
+                cache(lambda: source.infer(theirs, self.device)), lambda: source.map_levels(theirs, self.device)
+            )
         return draw_heat(member, images, frequency(levels), frame, views.crop(settings), self.device)
 
     def _told(self, row: np.ndarray | None) -> dict[str, float] | None:

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
 
@@ -29,20 +30,29 @@ PACKAGE = "cspine.tasks"
 
 @dataclass(frozen=True)
 class StudyImages:
-    """One study at inference: its volume, uint8 (z, windows, y, x), cranial to caudal, and stage 1's (z, 7)."""
+    """One study at inference: its volume, uint8 (z, windows, y, x), cranial to caudal, and what stage 1 says of it."""
 
     volume: np.ndarray
     z_mm: np.ndarray
     spacing_mm: float
-    presence: np.ndarray | None = None
     thickness_mm: float | None = None  # as in the header
-    # Of stage 1 too; made when a head asks for it, because most need only the presence.
+    # Of stage 1; both are made when a head asks for them, because hardly any needs both.
+    find_presence: Callable[[], np.ndarray] | None = None
     level_map: Callable[[], LevelMap] | None = None
 
     def with_stage1(
-        self, presence: np.ndarray | None, level_map: Callable[[], LevelMap] | None = None
+        self,
+        presence: np.ndarray | Callable[[], np.ndarray] | None,
+        level_map: Callable[[], LevelMap] | None = None,
     ) -> "StudyImages":
-        return replace(self, presence=presence, level_map=level_map)
+        """With stage 1's probabilities (z, 7), or how to find them, and how to map the levels in space."""
+        found = presence if presence is None or callable(presence) else partial(np.asarray, presence)
+        return replace(self, find_presence=found, level_map=level_map)
+
+    @property
+    def presence(self) -> np.ndarray | None:
+        """Stage 1's probabilities (z, 7)."""
+        return None if self.find_presence is None else self.find_presence()
 
     def batches(self, indices: np.ndarray, config: Config, **others: np.ndarray) -> Iterator[dict[str, np.ndarray]]:
         """These slices, a training batch's double at a time: "image", uint8 (n, channels, size, size), and the rows of
