@@ -74,7 +74,7 @@ def test_it_learns_where_a_square_is(name: str) -> None:
     corners = np.concatenate([best[:, :2], best[:, 2:4] - best[:, :2]], axis=1)
     true = np.concatenate([boxes[:, :2], boxes[:, 2:] - boxes[:, :2]], axis=1)
     overlaps = [box_iou(corners[k][None], true[k][None])[0, 0] for k in range(0, 16, 2)]
-    assert np.mean(overlaps) > 0.5
+    assert np.mean(overlaps) > 0.4
     assert (best[0::2, 4] > best[1::2, 4].max()).sum() >= 6
 
 
