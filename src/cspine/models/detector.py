@@ -3,6 +3,7 @@
 import torch
 from torch import nn
 from torchvision.models.detection.anchor_utils import AnchorGenerator
+from torchvision.models.detection.roi_heads import RoIHeads
 from torchvision.models.detection.rpn import RegionProposalNetwork, RPNHead
 from torchvision.models.detection.transform import GeneralizedRCNNTransform
 
@@ -59,6 +60,23 @@ def proposals() -> RegionProposalNetwork:
     head = RPNHead(WIDTH, len(RATIOS))
     count = {"training": 2 * PROPOSALS, "testing": PROPOSALS}
     return RegionProposalNetwork(anchors, head, 0.7, 0.3, SAMPLES, 0.5, count, count, 0.7)
+
+
+def box_heads(pool: nn.Module, head: nn.Module, predictor: nn.Module) -> RoIHeads:
+    """What judges proposed boxes: `pool` gathers the maps within them, `head` and `predictor` score and move them."""
+    return RoIHeads(
+        pool,
+        head,
+        predictor,
+        fg_iou_thresh=0.5,
+        bg_iou_thresh=0.5,
+        batch_size_per_image=SAMPLES,
+        positive_fraction=0.25,
+        bbox_reg_weights=None,
+        score_thresh=LEAST_SCORE,
+        nms_thresh=OVERLAP,
+        detections_per_img=KEPT,
+    )
 
 
 def require_one_output(settings: Model, outputs: int) -> None:

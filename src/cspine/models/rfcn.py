@@ -6,21 +6,10 @@ On torchvision's position-sensitive pooling and a pyramid of any timm encoder.
 import torch
 from torch import nn
 from torchvision.models.detection.generalized_rcnn import GeneralizedRCNN
-from torchvision.models.detection.roi_heads import RoIHeads
 from torchvision.ops import ps_roi_align
 
 from cspine.config import Model
-from cspine.models.detector import (
-    CLASSES,
-    KEPT,
-    LEAST_SCORE,
-    OVERLAP,
-    SAMPLES,
-    AsTheyAre,
-    Detector,
-    proposals,
-    require_one_output,
-)
+from cspine.models.detector import CLASSES, AsTheyAre, Detector, box_heads, proposals, require_one_output
 from cspine.models.pyramid import STRIDES, WIDTH, Pyramid
 
 CELLS = 3
@@ -54,17 +43,5 @@ class Ballot(nn.Module):
 def build(settings: Model, channels: int, outputs: int) -> Detector:
     """The model for images of `channels`."""
     require_one_output(settings, outputs)
-    heads = RoIHeads(
-        Voting(),
-        nn.Identity(),
-        Ballot(),
-        fg_iou_thresh=0.5,
-        bg_iou_thresh=0.5,
-        batch_size_per_image=SAMPLES,
-        positive_fraction=0.25,
-        bbox_reg_weights=None,
-        score_thresh=LEAST_SCORE,
-        nms_thresh=OVERLAP,
-        detections_per_img=KEPT,
-    )
+    heads = box_heads(Voting(), nn.Identity(), Ballot())
     return Detector(GeneralizedRCNN(Pyramid(settings, channels), proposals(), heads, AsTheyAre()))
