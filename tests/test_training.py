@@ -87,8 +87,8 @@ def test_inference_from_dicom_equals_the_out_of_fold_prediction(prepared: Prepar
     table = read_slices(prepared.oof / "v" / "slices.parquet")
     presence = table.loc[table[STUDY] == uid, list(LEVELS)].to_numpy()
     images = StudyImages(
-        decoded.volumes[prepared.fracture.preprocess], decoded.geometry.z_mm, decoded.geometry.spacing_mm, presence
-    )
+        decoded.volumes[prepared.fracture.preprocess], decoded.geometry.z_mm, decoded.geometry.spacing_mm
+    ).with_stage1(presence)
     member = _member_of_fold(prepared, fold)
     found = member.infer(images, torch.device("cpu"))
     oof = read_study_table(prepared.oof / "f" / "oof.csv").set_index(STUDY).loc[uid, list(TARGETS)].to_numpy(float)
