@@ -213,6 +213,6 @@ def test_the_table_has_a_row_of_a_heads_heat_too(boxed: Boxed) -> None:
             train_fold(config, fold, ALONE)
     text = localise_table(["found-rfcn", "seq"], boxed.detector())
     assert [line.split()[0] for line in text.splitlines()[1:]] == ["found-rfcn", "heat"]
-    assert len(text.splitlines()[2].removeprefix("heat of seq").split()) == 9
+    assert len(text.splitlines()[2].removeprefix("heat of seq").split()) == 10
     with pytest.raises(UserError, match="has no method `look`"):
         heat_boxes(Run("found-rfcn", boxed.folder / "oof" / "found-rfcn"), boxed.detector())

@@ -22,15 +22,6 @@ from cspine.report.write import out_of_fold_row
 from cspine.tables import STUDY, read_study_table
 
 
-@pytest.fixture(scope="module")
-def trained(tmp_path_factory: pytest.TempPathFactory) -> Prepared:
-    made = Prepared(tmp_path_factory.mktemp("report"))
-    made.train()
-    made.ensemble()
-    made.add_test_set()
-    return made
-
-
 @pytest.fixture
 def report(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Command:
     return command("src/report.py", monkeypatch, capsys)

@@ -1,6 +1,5 @@
 """What a run of detectors makes of its boxes: `lesions.csv`, and how well both fit what people drew."""
 
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +10,7 @@ from cspine.anatomy import LEVELS, TARGETS
 from cspine.config import Config, DatasetConfig, build
 from cspine.data.cache import CachedStudy
 from cspine.data.layout import box_file
+from cspine.held_out import placed
 from cspine.lesions import LESION_COLUMNS, find_lesions, levels_by_map, levels_by_presence
 from cspine.level_maps import map_files, run_level_map
 from cspine.localisation import average_precision, froc, lesion_scores, mean_iou
@@ -56,9 +56,8 @@ def link_studies(boxes: pd.DataFrame, config: Config) -> pd.DataFrame:
 
 
 def run_config(run: Run, config: DatasetConfig) -> Config:
-    """The run's own config, at the folders of `config`, wherever it was trained."""
-    own = build(Config, run.config, f"{run.folder}/fold*/config.json")
-    return replace(own, paths=config.paths, data=replace(own.data, root=config.data.root))
+    """The run's own config at the folders of `config`."""
+    return placed(build(Config, run.config, f"{run.folder}/fold*/config.json"), config)
 
 
 def read_box_scores(run: Run, config: DatasetConfig) -> dict[str, Any]:

@@ -19,8 +19,12 @@ from cspine.tasks.fracture_slice import read_presence
 def load_placed_fold(name: str, fold: int, config: DatasetConfig, device: torch.device) -> LoadedMember:
     """One fold of a run of `paths.oof`; its config points at the folders of `config`, wherever it was trained."""
     member = load_fold(Path(config.paths.oof), name, fold, device)
-    data = replace(member.config.data, root=config.data.root)
-    return replace(member, config=replace(member.config, paths=config.paths, data=data))
+    return replace(member, config=placed(member.config, config))
+
+
+def placed(own: Config, config: DatasetConfig) -> Config:
+    """A run's own config at the folders of `config`, wherever it was trained."""
+    return replace(own, paths=config.paths, data=replace(own.data, root=config.data.root))
 
 
 def out_of_fold_presence(config: Config) -> Mapping[str, np.ndarray]:

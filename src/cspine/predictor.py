@@ -4,7 +4,7 @@ Whatever fails is left out: a model of its run's mean, a run of the blend. Who i
 the caller's choice: by default it does.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from functools import cache, partial
 
@@ -83,9 +83,13 @@ class Predictor:
         `images_for` gives the study's volume under a preprocessing. A member that fails is left out of the blend;
         ValueError where all do. `watch` gets the seconds of each run.
         """
-        plan, watch = plan or Plan(), watch or Stopwatch()
+        plan = plan or Plan()
         runs = {member.config.name: self._planned(member, plan) for member in self.stage1}
-        study = _Study(images_for, runs, self.device, watch)
+        return self.judge(OpenStudy(images_for, runs, self.device, watch or Stopwatch()), plan, complain)
+
+    def judge(self, study: "OpenStudy", plan: Plan | None = None, complain: Complain = refuse) -> np.ndarray:
+        """`predict` of a study that others ask about, too."""
+        plan = plan or Plan()
         rows: dict[str, np.ndarray] = {}
         for member in self.members:
             name = member.config.name
@@ -100,7 +104,7 @@ class Predictor:
         blend = self.blend.without(set(self.blend.members) - rows.keys())
         return blend.apply([rows[name][None] for name in blend.members])[0]
 
-    def _ask(self, member: LoadedMember, study: "_Study", complain: Complain) -> np.ndarray:
+    def _ask(self, member: LoadedMember, study: "OpenStudy", complain: Complain) -> np.ndarray:
         name, half = member.config.name, member.config.train.precision != "float32"
         row = study.through(member)
         if half and not np.isfinite(row).all():
@@ -121,45 +125,43 @@ class Predictor:
 
 
 @dataclass
-class _Study:
-    """One study, of which each vertebra run is asked at most once, and only where a member reads it."""
+class OpenStudy:
+    """One study, of which each of the vertebra `runs` is asked at most once, and only where somebody reads it."""
 
     images_for: ImagesFor
-    runs: dict[str, LoadedMember]
+    runs: Mapping[str, LoadedMember]
     device: torch.device
-    watch: Stopwatch
+    watch: Stopwatch = field(default_factory=Stopwatch)
     presence: Callable[[str], np.ndarray] = field(init=False)
     level_map: Callable[[str], LevelMap] = field(init=False)
 
     def __post_init__(self) -> None:
         self.presence, self.level_map = cache(self._presence), cache(self._level_map)
 
+    def images(self, member: LoadedMember) -> StudyImages:
+        """What a run infers from: with the steps of its preprocessing, and stage 1's answers, that other runs make."""
+        settings, stage1 = member.config.preprocess, member.config.stage1
+        images = self.images_for(settings)
+        if settings.mask == "learned" and settings.mask_run is not None:
+            found = self.level_map(settings.mask_run)
+            images = replace(images, volume=keep_spine(images.volume, images.z_mm, found, settings))
+        if stage1 is None:
+            return images
+        return images.with_stage1(partial(self.presence, stage1), partial(self.level_map, stage1))
+
     def through(self, member: LoadedMember) -> np.ndarray:
-        """The member's eight probabilities."""
-        images, stage1 = self._images(member), member.config.stage1
-        if stage1:
-            images = images.with_stage1(partial(self.presence, stage1), partial(self.level_map, stage1))
+        """What the run says of the study: eight probabilities, or presence (z, 7) of a vertebra run."""
+        images = self.images(member)
         with self.watch(member.config.name):
             return member.infer(images, self.device)
 
     def _presence(self, run: str) -> np.ndarray:
-        images = self._images(self.runs[run])
-        with self.watch(run):
-            return self.runs[run].infer(images, self.device)
+        return self.through(self.runs[run])
 
     def _level_map(self, run: str) -> LevelMap:
-        images = self._images(self.runs[run])
+        images = self.images(self.runs[run])
         with self.watch(run):
             return self.runs[run].map_levels(images, self.device)
-
-    def _images(self, member: LoadedMember) -> StudyImages:
-        """The study's images with the step that needs the levels of another run, where the preprocessing has it."""
-        settings = member.config.preprocess
-        images = self.images_for(settings)
-        if settings.mask != "learned" or settings.mask_run is None:
-            return images
-        spine = keep_spine(images.volume, images.z_mm, self.level_map(settings.mask_run), settings)
-        return replace(images, volume=spine)
 
 
 def _looks_twice(config: Config) -> bool:

@@ -1,11 +1,8 @@
 """A study as the trained models read it: where its levels are, how likely each is fractured, and what moved that."""
 
-import time
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
-from functools import cache, partial
+from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -15,7 +12,6 @@ from cspine.anatomy import OVERALL, TARGETS
 from cspine.bundle import from_runs
 from cspine.calibrations import frequency
 from cspine.config import Preprocess
-from cspine.data.background import keep_spine
 from cspine.data.dicom import load_study
 from cspine.data.levels3d import keep_largest, level_labels
 from cspine.data.preprocess import Crop, cut, plan_study
@@ -26,11 +22,12 @@ from cspine.lesions import LESION_COLUMNS, find_lesions, levels_by_map
 from cspine.level_maps import LevelMap, level_map
 from cspine.paths import read_json
 from cspine.pictures.planes import spine_place
-from cspine.predictor import Predictor
+from cspine.predictor import OpenStudy, Predictor
 from cspine.report.frame import SPINE_MM, Frame, report_frame
 from cspine.report.heat import draw_heat
 from cspine.report.levels import LevelReading, read_levels
 from cspine.report.surfaces import Surface, level_surfaces
+from cspine.stopwatch import Stopwatch
 from cspine.tasks.base import LooksAtLevels, StudyImages, find_task
 
 FOUND, SURFACE_AT = 0.5, 0.35
@@ -56,53 +53,40 @@ class Reading:
     seconds: Mapping[str, float]
 
 
-class Remembered:
-    """A loaded run that infers each study once, however many heads and pictures ask."""
-
-    def __init__(self, member: LoadedMember) -> None:
-        self.config, self.member = member.config, member
-        self._last: dict[str, tuple[np.ndarray, Any]] = {}
-
-    def infer(self, images: StudyImages, device: torch.device) -> np.ndarray:
-        return self._once("infer", images, partial(self.member.infer, images, device))
-
-    def map_levels(self, images: StudyImages, device: torch.device) -> LevelMap:
-        return self._once("map", images, partial(self.member.map_levels, images, device))
-
-    def _once(self, what: str, images: StudyImages, make: Callable[[], Any]) -> Any:
-        if what not in self._last or self._last[what][0] is not images.volume:
-            self._last[what] = images.volume, make()
-        return self._last[what][1]
-
-
 class Reader:
     """The models of `oof/`: the vertebra run that finds the levels and, where an ensemble is made, its heads."""
 
     def __init__(self, oof: Path, run: str | None, device: torch.device) -> None:
         self.device, self.predictor, self.thresholds = device, None, {}
+        self.runs: dict[str, LoadedMember] = {}
         if (file := oof / "ensemble" / "blend.json").exists():
             self.predictor = Predictor(from_runs(oof), device)
-            self.predictor.stage1 = [Remembered(member) for member in self.predictor.stage1]  # type: ignore[misc]
+            self.runs = {member.config.name: member for member in self.predictor.stage1}
             self.thresholds = read_json(file)["thresholds"]
-        self.finder = self._finder(oof, run)
+        self.finder = self._load(oof, run or self._finder(oof))
 
-    def _finder(self, oof: Path, run: str | None) -> Remembered:
-        """The run asked for, a stage 1 of the ensemble that maps levels, another that does, or any vertebra run."""
-        known: list[Any] = self.predictor.stage1 if self.predictor else []
-        if run is not None:
-            same = [member for member in known if member.config.name == run]
-            return same[0] if same else Remembered(load_run(oof, run, self.device))
-        if mapping := [member for member in known if _maps(member.config.task)]:
+    def _finder(self, oof: Path) -> str:
+        """A stage 1 of the ensemble that maps levels, another run that does, or any vertebra run."""
+        if mapping := [name for name, member in self.runs.items() if _maps(member.config.task)]:
             return mapping[0]
         others = sorted(path.parents[1].name for path in oof.glob("*/f*/done.json"))
         tasks = {name: read_json(min((oof / name).glob("f*/config.json")))["task"] for name in dict.fromkeys(others)}
-        if mapped := [name for name, task in tasks.items() if _maps(task)]:
-            return Remembered(load_run(oof, mapped[0], self.device))
-        if known:
-            return known[0]
-        if found := [name for name, task in tasks.items() if task.startswith("vertebra/")]:
-            return Remembered(load_run(oof, found[0], self.device))
-        raise UserError(f"{oof}: no trained vertebra run; train one with: python src/train.py --fold all")
+        found = [
+            *[name for name, task in tasks.items() if _maps(task)],
+            *self.runs,
+            *[name for name, task in tasks.items() if task.startswith("vertebra/")],
+        ]
+        if not found:
+            raise UserError(f"{oof}: no trained vertebra run; train one with: python src/train.py --fold all")
+        return found[0]
+
+    def _load(self, oof: Path, run: str) -> LoadedMember:
+        """A run with all those that it reads, each loaded once."""
+        if run not in self.runs:
+            self.runs[run] = load_run(oof, run, self.device)
+        for other in self.runs[run].config.reads:
+            self._load(oof, other)
+        return self.runs[run]
 
     def read(
         self,
@@ -118,58 +102,46 @@ class Reader:
         probabilities of a study that was trained on, from out of fold, to stand in the place of the models' own.
         `extra` are notes to put before the others.
         """
-        clock = _Clock()
-        study = load_study(path)
-        clock.stop("decoding")
+        watch = Stopwatch()
+        with watch("decoding"):
+            study = load_study(path)
         views = _Views(study)
-        settings = self.finder.config.preprocess
-        found = self._find(views, study)
-        row = None if self.predictor is None else self.predictor.predict(views.images)
-        if known is not None and row is not None:
-            row = known
-        clock.stop("inference")
-        frame = _frame(study, found, views.crop(settings))
-        heat = None if row is None else self._heat(row[1:], views, frame)
-        clock.stop("heat")
-        crop = views.crop(settings)
-        volume_hu = frame.sample(study.volume)
-        likeliest, probability = frame.sample_map(found, crop)
-        labels = keep_largest(np.where(probability > FOUND, likeliest, 0).astype(np.uint8))
-        clock.stop("voxels")
-        # Processes are thin and maps coarse: surfaces reach further than labels, those of levels that are found.
-        regions = np.where((probability > SURFACE_AT) & np.isin(np.arange(8), labels)[likeliest], likeliest, 0)
-        regions = keep_largest(regions.astype(np.uint8))
-        surfaces = level_surfaces(volume_hu, regions, frame.voxel_mm)
-        clock.stop("meshes")
+        opened, crop = OpenStudy(views.images, self.runs, self.device), views.crop(self.finder.config.preprocess)
+        with watch("inference"):
+            found = self._find(opened, study, crop)
+            row = None
+            if self.predictor is not None:
+                row = self.predictor.judge(opened) if known is None else known
+        frame = _frame(study, found, crop)
+        with watch("heat"):
+            heat = None if row is None else self._heat(row[1:], opened, views, frame)
+        with watch("voxels"):
+            volume_hu = frame.sample(study.volume)
+            likeliest, probability = frame.sample_map(found, crop)
+            labels = keep_largest(np.where(probability > FOUND, likeliest, 0).astype(np.uint8))
+        with watch("meshes"):
+            # Processes are thin and maps coarse: surfaces reach further than labels, those of levels that are found.
+            regions = np.where((probability > SURFACE_AT) & np.isin(np.arange(8), labels)[likeliest], likeliest, 0)
+            surfaces = level_surfaces(volume_hu, keep_largest(regions.astype(np.uint8)), frame.voxel_mm)
         levels = read_levels(labels, frame, self._told(row), self.thresholds_as_frequency())
         lesions = pd.DataFrame(columns=list(LESION_COLUMNS))
         if boxes is not None and len(boxes):
             lesions = find_lesions(name, boxes, study.geometry, levels_by_map(boxes, study.geometry, found, crop))
         return Reading(
             name, frame, volume_hu, labels, heat, levels, self._patient(row), lesions, tuple(surfaces),
-            (*extra, *self._notes(study)), clock.seconds,
+            (*extra, *self._notes(study)), dict(watch.seconds),
         )  # fmt: skip
 
     def thresholds_as_frequency(self) -> dict[str, float]:
         return {target: float(frequency(np.array(cut))) for target, cut in self.thresholds.items()}
 
-    def _find(self, views: "_Views", study: Study) -> LevelMap:
-        settings = self.finder.config.preprocess
-        images = self._images(views, settings)
-        if _maps(self.finder.config.task):
-            return self.finder.map_levels(images, self.device)
-        return map_from_slices(self.finder.infer(images, self.device), study, views.crop(settings))
+    def _find(self, opened: OpenStudy, study: Study, crop: Crop) -> LevelMap:
+        run = self.finder.config
+        if _maps(run.task):
+            return opened.level_map(run.name)
+        return map_from_slices(opened.presence(run.name), study, crop)
 
-    def _images(self, views: "_Views", settings: Preprocess) -> StudyImages:
-        """A study's images with the step that needs the levels of another run, where the preprocessing has it."""
-        images = views.images(settings)
-        if settings.mask != "learned" or self.predictor is None:
-            return images
-        source: Any = next(one for one in self.predictor.stage1 if one.config.name == settings.mask_run)
-        found = source.map_levels(self._images(views, source.config.preprocess), self.device)
-        return replace(images, volume=keep_spine(images.volume, images.z_mm, found, settings))
-
-    def _heat(self, levels: np.ndarray, views: "_Views", frame: Frame) -> np.ndarray | None:
+    def _heat(self, levels: np.ndarray, opened: OpenStudy, views: "_Views", frame: Frame) -> np.ndarray | None:
         """By the heaviest head of the blend that can tell; None where none can."""
         assert self.predictor is not None
         weighed = zip(self.predictor.blend.weights, self.predictor.members, strict=True)
@@ -177,15 +149,8 @@ class Reader:
         if not able:
             return None
         member = max(able, key=lambda pair: pair[0])[1]
-        settings = member.config.preprocess
-        images = self._images(views, settings)
-        if stage1 := member.config.stage1:
-            source: Any = next(one for one in self.predictor.stage1 if one.config.name == stage1)
-            theirs = self._images(views, source.config.preprocess)
-            images = images.with_stage1(
-                cache(lambda: source.infer(theirs, self.device)), lambda: source.map_levels(theirs, self.device)
-            )
-        return draw_heat(member, images, frequency(levels), frame, views.crop(settings), self.device)
+        crop = views.crop(member.config.preprocess)
+        return draw_heat(member, opened.images(member), frequency(levels), frame, crop, self.device)
 
     def _told(self, row: np.ndarray | None) -> dict[str, float] | None:
         return None if row is None else dict(zip(TARGETS, frequency(row).tolist(), strict=True))
@@ -224,16 +189,6 @@ class _Views:
             plan = plan_study(self.study.volume, self.study.geometry, settings)
             self._made[settings] = cut(self.study.volume, plan, settings), plan.crop
         return self._made[settings]
-
-
-class _Clock:
-    def __init__(self) -> None:
-        self.seconds: dict[str, float] = {}
-        self._began = time.perf_counter()
-
-    def stop(self, what: str) -> None:
-        now = time.perf_counter()
-        self.seconds[what], self._began = now - self._began, now
 
 
 def map_from_slices(presence: np.ndarray, study: Study, crop: Crop) -> LevelMap:

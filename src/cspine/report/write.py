@@ -39,6 +39,11 @@ td { overflow-wrap: anywhere; } .fracture { color: #b42318; font-weight: 600; }
 </table></body></html>
 """
 
+TRAINED_ON = (
+    "The models were trained on this study. Its probabilities are out of fold, by those that were not; levels and heat "
+    "are not."
+)
+
 
 @dataclass(frozen=True)
 class Wish:
@@ -73,12 +78,6 @@ def write_report(reader: Reader, path: Path, folder: Path, oof: Path, wish: Wish
     split = ", ".join(f"{step} {spent:.1f}" for step, spent in seconds.items())
     print(f"{file}: {file.stat().st_size / 1e6:.1f} MB; seconds: {split}; beyond reading and inference {beyond:.1f}")
     return file, reading
-
-
-TRAINED_ON = (
-    "The models were trained on this study. Its probabilities are out of fold, by those that were not; levels and heat "
-    "are not."
-)
 
 
 def write_reports(reader: Reader, paths: Sequence[Path], folder: Path, oof: Path, wish: Wish | None = None) -> Path:
