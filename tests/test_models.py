@@ -53,7 +53,7 @@ def test_local_weights_are_loaded_and_the_stem_adapted(tmp_path: Path, suffix: s
 def test_the_encoder_of_a_run_of_ours_can_be_started_from(tmp_path: Path) -> None:
     source = create_model(Model(), 3, 7)
     file = tmp_path / "weights.safetensors"
-    save_file(source.state_dict(), file)
+    save_file({key: value.contiguous() for key, value in source.state_dict().items()}, file)
     started = create_model(Model(pretrained=str(file)), 3, 1)
     ours, theirs = source.state_dict(), started.state_dict()
     assert all(torch.equal(ours[key], theirs[key]) for key in ours if key.startswith("backbone."))
@@ -89,3 +89,13 @@ def test_weights_of_another_model_are_refused(tmp_path: Path) -> None:
 def test_the_registry_lists_models_only() -> None:
     assert "slice_classifier" in list_models()
     assert not {"registry", "backbones"} & set(list_models())
+
+
+def test_weights_of_two_dimensions_are_kept_channels_last() -> None:
+    model = create_model(Model(backbone="test_byobnet"), 3, 7)
+    layers = [layer for layer in model.modules() if isinstance(layer, torch.nn.Conv2d)]
+    assert all(layer.weight.is_contiguous(memory_format=torch.channels_last) for layer in layers)
+    kept = []
+    layers[3].register_forward_hook(lambda layer, seen, made: kept.append(made))
+    model(torch.zeros(2, 3, 64, 64, dtype=torch.uint8))
+    assert kept[0].is_contiguous(memory_format=torch.channels_last)

@@ -123,7 +123,7 @@ def test_the_bank_is_saved_with_the_weights(tmp_path: Path) -> None:
     made = model()
     made.remember(directions(0, 30, 90), torch.tensor([0, 1, 1]))
     file = tmp_path / "weights.safetensors"
-    save_file(made.state_dict(), file)
+    save_file({key: value.contiguous() for key, value in made.state_dict().items()}, file)
     other = model()
     other.load_state_dict(load_file(file))
     images = torch.randint(0, 256, (2, 16, 2, 32, 32), dtype=torch.uint8)

@@ -28,7 +28,20 @@ def create_model(settings: Model, channels: int, outputs: int, pretrained: bool 
     model = import_module(PACKAGE, settings.name, list_models(), "model.name").build(settings, channels, outputs)
     if settings.start is not None:
         _load(model, settings.start)
+    _interleave_channels(model)
     return model
+
+
+def _interleave_channels(model: "nn.Module") -> None:
+    """Keep the weights of 2-D layers channels last, in which order one core learns up to twice as fast.
+
+    Activations follow the weights. 3-D networks gain nothing.
+    """
+    import torch
+
+    for weights in model.parameters():
+        if weights.dim() == 4:
+            weights.data = weights.data.contiguous(memory_format=torch.channels_last)
 
 
 def _load(model: "nn.Module", start: str) -> None:
