@@ -1,7 +1,7 @@
 """Pre-train a head on single levels of phantoms, drawn for it and half of them fractured, before it sees a data set:
 
-    python src/pretrain.py --config configs/fracture/sequence.yaml --levels 4000 model.sequence.cells=true crop.boxes=1
-    python src/train.py --config configs/fracture/sequence.yaml --fold all model.sequence.cells=true crop.boxes=1 \\
+    python src/pretrain.py --config configs/fracture/sequence.yaml --levels 4000 model.cells=true crop.boxes=1
+    python src/train.py --config configs/fracture/sequence.yaml --fold all model.cells=true crop.boxes=1 \\
         model.start=oof/fracture-sequence/pretrained/weights.safetensors
 
 For little data; what phantoms teach holds for phantoms, and on patients it is to be measured like any other choice.

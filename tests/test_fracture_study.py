@@ -162,8 +162,7 @@ def test_only_levels_found_and_images_known_cost_anything(levels: Levels) -> Non
 
 def test_cells_of_boxes_count_only_where_they_are_known(levels: Levels) -> None:
     config = study_config(levels)
-    sequence = replace(config.model.sequence, cells=True)
-    changed = replace(config, crop=replace(config.crop, boxes=1.0), model=replace(config.model, sequence=sequence))
+    changed = replace(config, crop=replace(config.crop, boxes=1.0), model=replace(config.model, cells=True))
     task = Task(changed, None)
     samples = task.training_samples()
     number = next(n for n, study in enumerate(samples.studies) if study.uid == levels.data.uids[0])

@@ -27,7 +27,9 @@ CONFIG = Config(
     data=Data(image_size_px=48, neighbours=0, workers=0),
     crop=Crop(slices=4, boxes=0.5),
     augment=Augment(horizontal_flip=0.5),
-    model=Model(name="sequence_classifier", backbone="test_resnet", sequence=Sequence(hidden=8, clearest=2)),
+    model=Model(
+        name="sequence_classifier", backbone="test_resnet", cells=True, sequence=Sequence(hidden=8, clearest=2)
+    ),
     train=Train(epochs=1, batch_size=8),
 )
 
@@ -111,10 +113,11 @@ def test_it_trains_a_model_that_a_head_can_start_from(tmp_path: Path) -> None:
     # What judges the patient as well starts anew; heads of whole slices take the encoder without the mask's channel.
     study = create_model(replace(config.model, name="study_classifier", start=str(file)), 1, 8)
     assert torch.equal(study.state_dict()["head.weight"], load_file(file)["head.weight"])
-    encoder = Model(backbone="test_resnet", pretrained=str(file.with_name("encoder.safetensors")))
+    encoder = Model(backbone="test_resnet", cells=True, pretrained=str(file.with_name("encoder.safetensors")))
     taken = create_model(encoder, 1, 8).state_dict()
     stem = next(key for key in taken if key.endswith("conv1.0.weight") or key.endswith("conv1.weight"))
     assert torch.equal(taken[stem], load_file(file)[stem][:, :1])
+    assert torch.equal(taken["backbone.logit.weight"], load_file(file)["backbone.logit.weight"])
     # Weights of a run are loaded afterwards, wherever the file went.
     create_model(replace(config.model, start="gone.safetensors"), 1, 1, pretrained=False)
     with pytest.raises(UserError, match=r"model\.start=gone\.safetensors: no such file"):

@@ -157,7 +157,7 @@ class Crop:
     least_share: float = setting(0.3, low=0, high=1)
     # Weight, beside the level's loss, of that of its images where boxes tell which show a fracture; 0 switches it off.
     boxes: float = setting(0.0, low=0)
-    # How far from the fracture people draw the edges of its box, for `model.sequence.cells`; RSNA's are loose.
+    # How far from the fracture people draw the edges of its box, for `model.cells`; RSNA's are loose.
     box_margin_mm: float = setting(8.0, low=0)
     # Levels without a fracture that an epoch draws for each with one, weighted to stand for all; null takes all.
     negatives: float | None = setting(None, low=0.1)
@@ -186,9 +186,6 @@ class Sequence:
     # Of the images' probabilities: the mean of the greatest `clearest`, the greatest, or a mean with learned weights.
     pooling: str = setting("clearest", choices=("clearest", "max", "attention"))
     clearest: int = setting(5, low=1)
-    # Ask every cell of 8 by 8 pixels, too, whether the fracture is there; images are then judged by their cells too,
-    # and `crop.boxes` weighs what boxes tell of them. For encoders of timm that give a map at stride 8.
-    cells: bool = False
     # Of study_classifier: how the patient's features are made of the levels', by learned weights or by the greatest.
     overall: str = setting("attention", choices=("attention", "max"))
     flip_at_test: bool = False  # the mean of what it says of a level and of its mirror image
@@ -230,6 +227,10 @@ class Model:
     # Of a timm encoder: the probability that its last block is passed over in a training step, of earlier ones less
     # (stochastic depth, Huang et al. 2016).
     drop_path: float = setting(0.0, low=0, high=0.9)
+    # Ask every cell of 8 by 8 pixels of an image, too, whether the fracture is there. Sequence and study classifiers
+    # judge images by their cells too, and `crop.boxes` weighs what boxes tell of them. For encoders of images, of timm,
+    # that give a map at stride 8.
+    cells: bool = False
     # Of slice and volume classifiers: the mean of what they say of an image and of its mirror image. The sequence
     # ones have model.sequence.flip_at_test.
     flip_at_test: bool = False

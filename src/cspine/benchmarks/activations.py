@@ -16,7 +16,8 @@ from cspine.anatomy import LEVELS
 from cspine.config import Config
 from cspine.data.slices import channels
 from cspine.errors import UserError
-from cspine.models.backbones import create_backbone, feature_count
+from cspine.models.backbones import feature_count
+from cspine.models.cells import create_encoder
 from cspine.models.study_classifier import StudyClassifier
 
 BYTES_A_WEIGHT = 20
@@ -85,7 +86,7 @@ def _step(model: StudyClassifier, flat: torch.Tensor) -> None:
 def _study_model(config: Config, checkpointing: bool) -> StudyClassifier:
     with torch.device("meta"):
         settings = replace(config.model, checkpointing=checkpointing, pretrained=None, dropout=0.0)
-        backbone = create_backbone(settings, channels(config) + 1)
+        backbone = create_encoder(settings, channels(config) + 1)
         return StudyClassifier(backbone, feature_count(backbone), settings).train()
 
 

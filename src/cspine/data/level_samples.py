@@ -52,7 +52,7 @@ class Stack(Protocol):
 class LevelSamples:
     """Levels of cached studies: `image` (slices, channels, y, x), `fractured`, its `weight`, and `slices` (slices,).
 
-    With `model.sequence.cells` also `cells` (slices, cells, cells), what is known of parts of the images.
+    With `model.cells` also `cells` (slices, cells, cells), what is known of parts of the images.
     """
 
     studies: Sequence[Stack]
@@ -84,7 +84,7 @@ class LevelSamples:
             "weight": torch.tensor(self._weight(level), dtype=torch.float32),
             "slices": torch.from_numpy(seen).float(),
         }
-        if self.config.model.sequence.cells:
+        if self.config.model.cells:
             side = cells_per_side(self.config.data.image_size_px)
             none = np.full((len(image), side, side), UNKNOWN, np.int8)
             known = none if level.truth is None else cell_truth(level.truth, indices, level.place, self.config, move)

@@ -15,7 +15,7 @@ class StudySamples:
 
     `image` (7, slices, channels, y, x), 0 where a level is not `found` (7,), `fractured` (8,) the patient and its
     levels, `weight` (8,) theirs in the loss, `slices` (7, slices), what is known of the images, and with
-    `model.sequence.cells` of their `cells`. One draw moves all levels of a patient alike.
+    `model.cells` of their `cells`. One draw moves all levels of a patient alike.
     """
 
     def __init__(self, levels: LevelSamples, positions: np.ndarray, fractured: np.ndarray) -> None:
@@ -49,7 +49,7 @@ class StudySamples:
             "weight": torch.from_numpy(self.weights[number].astype(np.float32)),
             "slices": gathered("slices", UNKNOWN),
         }
-        if self.levels.config.model.sequence.cells:
+        if self.levels.config.model.cells:
             made["cells"] = gathered("cells", UNKNOWN)
         return made
 

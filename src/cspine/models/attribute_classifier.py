@@ -6,7 +6,8 @@ from torch import nn
 from cspine.config import Model
 from cspine.data.attributes import ATTRIBUTES
 from cspine.errors import UserError
-from cspine.models.backbones import create_backbone, feature_count
+from cspine.models.backbones import feature_count
+from cspine.models.cells import create_encoder
 from cspine.models.mirror import mean_with_mirror
 from cspine.models.slice_classifier import SliceClassifier
 
@@ -41,5 +42,5 @@ def build(settings: Model, channels: int, outputs: int) -> AttributeClassifier:
 
 def build_for(count: int, settings: Model, channels: int, outputs: int) -> AttributeClassifier:
     """The same for another `count` of attributes."""
-    backbone = create_backbone(settings, channels)
+    backbone = create_encoder(settings, channels)
     return AttributeClassifier(backbone, feature_count(backbone), outputs, settings, count)

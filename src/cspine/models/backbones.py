@@ -52,9 +52,11 @@ def create_backbone(settings: Model, channels: int) -> nn.Module:
 
     Pre-trained first convolutions are adapted to `channels` by timm's rule: summed for one channel, else repeated and
     scaled, so that a grey image in all channels excites them alike (exactly for 1, 3, 6, 9, ...). Raises UserError for
-    an unknown name, a missing or unfitting weight file, `imagenet` without a network, and `checkpointing` or
-    `drop_path` of a backbone that has none.
+    an unknown name, a missing or unfitting weight file, `imagenet` without a network, `checkpointing` or `drop_path` of
+    a backbone that has none, and `cells`, which are for models by `cells.create_encoder`.
     """
+    if settings.cells:
+        raise UserError(f"model.cells=true: {settings.name} has no use for them; set it to false")
     if settings.pretrained == "imagenet":
         made = _from_hub(settings, channels)
     elif settings.pretrained is not None:

@@ -10,7 +10,8 @@ from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence
 
 from cspine.anatomy import LEVELS
 from cspine.config import Model, Sequence
-from cspine.models.backbones import create_backbone, feature_count
+from cspine.models.backbones import feature_count
+from cspine.models.cells import create_encoder
 from cspine.models.mirror import refuse_mirror
 from cspine.models.sequence_classifier import recurrent_network
 
@@ -69,5 +70,5 @@ class RecurrentClassifier(nn.Module):
 def build(settings: Model, channels: int, outputs: int) -> RecurrentClassifier:
     """The model for slices of `channels`."""
     refuse_mirror(settings, "")
-    backbone = create_backbone(settings, channels)
+    backbone = create_encoder(settings, channels)
     return RecurrentClassifier(backbone, feature_count(backbone), outputs, settings.dropout, settings.sequence)

@@ -10,8 +10,8 @@ import torch
 from torch import nn
 
 from cspine.config import Model, Sequence
-from cspine.models.backbones import create_backbone, feature_count
-from cspine.models.cells import Cells
+from cspine.models.backbones import feature_count
+from cspine.models.cells import CellEncoder, create_encoder
 from cspine.models.mirror import refuse_mirror
 
 # Keeps the logit of a mean probability finite in float32.
@@ -22,15 +22,13 @@ Judge = Callable[[torch.Tensor], tuple[torch.Tensor, torch.Tensor]]
 class SequenceClassifier(nn.Module):
     """Maps uint8 levels (n, images, channels, y, x) to logits (n, 1 + images): the level's, then its images'.
 
-    With `settings.cells` those of the images' cells follow, image by image, row by row (data/level_cells.py).
+    With `model.cells` those of the images' cells follow, image by image, row by row (data/level_cells.py).
     """
 
     def __init__(self, backbone: nn.Module, features: int, settings: Model) -> None:
         super().__init__()
         self.settings = settings.sequence
         self.backbone = backbone
-        self.cells = Cells(backbone, features, settings.backbone) if self.settings.cells else None
-        features = features if self.cells is None else self.cells.width
         self.dropout = nn.Dropout(settings.dropout)
         self.recurrent = recurrent_network(self.settings, features)
         width = features if self.recurrent is None else 2 * self.settings.hidden
@@ -52,15 +50,15 @@ class SequenceClassifier(nn.Module):
 
     def encode(self, images: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """Features of single images (n, channels, y, x), -1 to 1, and the logits of their cells, if it has any."""
-        if self.cells is not None:
-            return self.cells(self.backbone, images)
+        if isinstance(self.backbone, CellEncoder):
+            return self.backbone.look(images)
         features = self.backbone(images)
         return features, features.new_zeros(len(features), 0, 0)
 
     def judge(self, features: torch.Tensor, cells: torch.Tensor) -> torch.Tensor:
         """The logits (n, 1 + images) of the levels with these features and logits of cells (n, images, ...)."""
         single = self.head(features).squeeze(-1).float()
-        if self.cells is not None:
+        if cells.numel():
             # What a cell shows, its image shows: what boxes teach about places reaches the level at once.
             single = single + cells.flatten(2).amax(dim=2)
         return torch.cat([self._pooled(single, features), single], dim=1)
@@ -100,5 +98,5 @@ def build(settings: Model, channels: int, outputs: int) -> SequenceClassifier:
     if outputs != 1:
         raise ValueError(f"sequence_classifier judges one thing a level, not {outputs}")
     refuse_mirror(settings, " and model.sequence.flip_at_test=true")
-    backbone = create_backbone(settings, channels + 1)
+    backbone = create_encoder(settings, channels + 1)
     return SequenceClassifier(backbone, feature_count(backbone), settings)

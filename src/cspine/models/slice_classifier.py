@@ -4,7 +4,8 @@ import torch
 from torch import nn
 
 from cspine.config import Model
-from cspine.models.backbones import create_backbone, feature_count
+from cspine.models.backbones import feature_count
+from cspine.models.cells import create_encoder
 from cspine.models.mirror import mean_with_mirror
 
 
@@ -29,5 +30,5 @@ class SliceClassifier(nn.Module):
 
 def build(settings: Model, channels: int, outputs: int) -> SliceClassifier:
     """The model for images of `channels` (slices times windows) and `outputs` logits."""
-    backbone = create_backbone(settings, channels)
+    backbone = create_encoder(settings, channels)
     return SliceClassifier(backbone, feature_count(backbone), outputs, settings)

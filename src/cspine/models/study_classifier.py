@@ -10,7 +10,8 @@ from torch import nn
 
 from cspine.anatomy import LEVELS, TARGETS
 from cspine.config import Model
-from cspine.models.backbones import create_backbone, feature_count
+from cspine.models.backbones import feature_count
+from cspine.models.cells import create_encoder
 from cspine.models.mirror import refuse_mirror
 from cspine.models.sequence_classifier import SequenceClassifier
 
@@ -18,7 +19,7 @@ from cspine.models.sequence_classifier import SequenceClassifier
 class StudyClassifier(SequenceClassifier):
     """Maps uint8 patients (n, 7, images, channels, y, x) and the levels found (n, 7) to logits (n, 8 + 7 * images).
 
-    The patient's, its levels', then those of the images, level by level, and with `settings.cells` those of their
+    The patient's, its levels', then those of the images, level by level, and with `model.cells` those of their
     cells; 0 for a level that is not found.
     """
 
@@ -61,5 +62,5 @@ def build(settings: Model, channels: int, outputs: int) -> StudyClassifier:
     if outputs != len(TARGETS):
         raise ValueError(f"study_classifier judges the patient and {len(LEVELS)} levels, not {outputs} things")
     refuse_mirror(settings, " and model.sequence.flip_at_test=true")
-    backbone = create_backbone(settings, channels + 1)
+    backbone = create_encoder(settings, channels + 1)
     return StudyClassifier(backbone, feature_count(backbone), settings)

@@ -19,19 +19,28 @@ def read_encoder(file: Path, stem: str, convolution: Any) -> dict[str, torch.Ten
     An .npz holds weights for BGR images of 0..255 minus CAFFE_MEAN; they are turned into weights for our images of
     -1..1 in RGB. Raises UserError for a missing or unreadable file.
     """
+    state = read_state(file)
+    if file.suffix == ".npz":
+        return fold_caffe_input(state, stem, convolution, file)
+    # Of our own runs the encoder, and of one that asks cells the backbone within it.
+    while ours := {key.removeprefix(PREFIX): value for key, value in state.items() if key.startswith(PREFIX)}:
+        state = ours
+    return state
+
+
+def read_state(file: Path) -> dict[str, torch.Tensor]:
+    """All weights in a file. Raises UserError for a missing one."""
     if not file.is_file():
         raise UserError(
             f"model.pretrained={file}: no such file; give null, imagenet or a .pth, .safetensors or .npz file"
         )
     if file.suffix == ".npz":
         with np.load(file) as arrays:
-            return fold_caffe_input({key: torch.from_numpy(arrays[key]) for key in arrays}, stem, convolution, file)
+            return {key: torch.from_numpy(arrays[key]) for key in arrays}
     if file.suffix == ".safetensors":
-        state = load_file(file)
-    else:
-        state = torch.load(file, map_location="cpu", weights_only=True)
-    ours = {key.removeprefix(PREFIX): value for key, value in state.items() if key.startswith(PREFIX)}
-    return ours or state
+        return load_file(file)
+    state: dict[str, torch.Tensor] = torch.load(file, map_location="cpu", weights_only=True)
+    return state
 
 
 def fold_caffe_input(
