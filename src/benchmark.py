@@ -8,6 +8,7 @@
     python src/benchmark.py kernel --study DIR [DIR ...]     the kernel's seconds a study by stage, beside their floors
     python src/benchmark.py heads [--runs RUN ...]           every fracture head's scores and costs, between two oracles
     python src/benchmark.py localise [--runs RUN ...]        boxes and lesions of detectors, and of a head's heat
+    python src/benchmark.py lesions [--runs RUN ...]         the ensemble with lesion scores as a member, and without
     python src/benchmark.py activations --config configs/fracture/study.yaml     GB that a patient's step keeps
     python src/benchmark.py aggregations --runs RUN [...]    from slices to levels: the mean, the clearest, the greatest
     python src/benchmark.py learnable                        AUC of a small network on crops of the phantom
@@ -32,6 +33,7 @@ NAMES = (
     "kernel",
     "heads",
     "localise",
+    "lesions",
     "aggregations",
     "activations",
     "blend",
@@ -52,7 +54,11 @@ def main() -> None:
     parser.add_argument("--learn-from", type=int, nargs="+", default=[], help="of `learnable`: so many patients, too")
     parser.add_argument("--studies", type=int, default=300, help="of `shortcuts`")
     parser.add_argument(
-        "--runs", nargs="+", default=[], metavar="RUN", help="of `heads` (default: all whole) and `aggregations`"
+        "--runs",
+        nargs="+",
+        default=[],
+        metavar="RUN",
+        help="of `heads`, `localise`, `lesions` (default: all whole) and `aggregations`",
     )
     parser.add_argument("--seed", type=int, default=0, help="of `learnable` and `shortcuts`")
     args = parser.parse_with_overrides()

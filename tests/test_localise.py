@@ -12,6 +12,7 @@ from test_fracture_sequence import Levels
 from tiny_pipeline import ALONE
 
 from cspine.anatomy import LEVELS, TARGETS
+from cspine.benchmarks.lesion_member import best_scores, lesion_member_table
 from cspine.benchmarks.localise import localise_table
 from cspine.box_runs import box_text, read_box_scores
 from cspine.config import Augment, Config, Data, Localise, Model, Train
@@ -216,3 +217,32 @@ def test_the_table_has_a_row_of_a_heads_heat_too(boxed: Boxed) -> None:
     assert len(text.splitlines()[2].removeprefix("heat of seq").split()) == 10
     with pytest.raises(UserError, match="has no method `look`"):
         heat_boxes(Run("found-rfcn", boxed.folder / "oof" / "found-rfcn"), boxed.detector())
+
+
+def test_the_best_lesion_of_each_level_and_of_the_patient_counts() -> None:
+    lesions = pd.DataFrame(
+        [("b", "C2", 0.6), ("b", "C2", 0.4), ("b", "", 0.9), ("a", "C7", 0.01), ("gone", "C1", 1.0)],
+        columns=[STUDY, "level", "score"],
+    )
+    found = best_scores(lesions, ["a", "b", "c"], 0.05)
+    assert found[0].tolist() == [0.05] * 8
+    assert found[1].tolist() == [0.9, 0.05, 0.6, *[0.05] * 5]
+    assert found[2].tolist() == [0.05] * 8
+
+
+def test_lesions_that_tell_the_truth_lower_the_loss_of_the_blend(boxed: Boxed) -> None:
+    folder = boxed.folder / "oof" / "found-ssd"
+    kept = (folder / "lesions.csv").read_bytes()
+    lesions = pd.read_csv(folder / "lesions.csv", dtype={STUDY: str}).iloc[:1]
+    truth = boxed.data.labels.set_index(STUDY)[list(LEVELS)].stack()
+    rows = [lesions.assign(StudyInstanceUID=uid, level=level, score=0.99) for uid, level in truth[truth > 0].index]
+    pd.concat(rows).to_csv(folder / "lesions.csv", index=False)
+    told = [line.split() for line in lesion_member_table(["found-ssd"], boxed.detector()).splitlines()]
+    (folder / "lesions.csv").write_bytes(kept)
+    assert told[1][:2] == ["1", "heads"]
+    assert told[2][:2] == ["and", "found-ssd"]
+    alone, both, difference = float(told[1][2]), float(told[2][2]), float(told[3][4])
+    assert both < alone - 0.1
+    assert difference == pytest.approx(both - alone, abs=2e-4)
+    with pytest.raises(UserError, match="there is no run nothing"):
+        lesion_member_table(["nothing"], boxed.detector())

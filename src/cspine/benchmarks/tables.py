@@ -33,6 +33,10 @@ def benchmark_text(args: Namespace, config: Config) -> str:
         from cspine.benchmarks.localise import localise_table
 
         return localise_table(args.runs, config)
+    if args.what == "lesions":
+        from cspine.benchmarks.lesion_member import lesion_member_table
+
+        return lesion_member_table(args.runs, config)
     if args.what == "aggregations":
         from cspine.benchmarks.aggregations import aggregations_table
 
