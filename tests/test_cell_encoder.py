@@ -87,7 +87,7 @@ def test_heads_on_slices_learn_their_cells(name: str, outputs: int) -> None:
     assert gradient.abs().sum() > 0
 
 
-@pytest.mark.parametrize("name", ["ssd", "inflated_unet"])
+@pytest.mark.parametrize("name", ["ssd", "inflated_unet", "plain_unet"])
 def test_models_that_cannot_use_cells_say_so(name: str) -> None:
     with pytest.raises(UserError, match=f"model.cells=true: {name} has no use for them"):
         create_model(replace(SETTINGS, name=name, backbone="resnet18"), 3, 1)

@@ -55,8 +55,7 @@ def create_backbone(settings: Model, channels: int) -> nn.Module:
     an unknown name, a missing or unfitting weight file, `imagenet` without a network, `checkpointing` or `drop_path` of
     a backbone that has none, and `cells`, which are for models by `cells.create_encoder`.
     """
-    if settings.cells:
-        raise UserError(f"model.cells=true: {settings.name} has no use for them; set it to false")
+    refuse_cells(settings)
     if settings.pretrained == "imagenet":
         made = _from_hub(settings, channels)
     elif settings.pretrained is not None:
@@ -66,6 +65,12 @@ def create_backbone(settings: Model, channels: int) -> nn.Module:
     if settings.checkpointing:
         _checkpoint(made, settings.backbone)
     return made
+
+
+def refuse_cells(settings: Model) -> None:
+    """Raises UserError where the config asks cells of a model that does not look at single images."""
+    if settings.cells:
+        raise UserError(f"model.cells=true: {settings.name} has no use for them; set it to false")
 
 
 def _checkpoint(backbone: Any, name: str) -> None:

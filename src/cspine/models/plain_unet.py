@@ -5,6 +5,7 @@ from torch import nn
 
 from cspine.config import Model
 from cspine.errors import UserError
+from cspine.models.backbones import refuse_cells
 from cspine.models.mirror import refuse_mirror
 from cspine.models.unet3d import UNet3d, convolutions
 
@@ -34,8 +35,9 @@ class PlainEncoder(nn.Module):
 def plain_encoder(settings: Model, channels: int) -> tuple[PlainEncoder, list[int]]:
     """The encoder, its finest stage `model.width` wide, and the channels of its stages.
 
-    Raises UserError for `model.drop_path`.
+    Raises UserError for `model.drop_path` and `model.cells`.
     """
+    refuse_cells(settings)
     if settings.drop_path:
         raise UserError(
             f"model.drop_path={settings.drop_path}: a plain encoder has no paths to drop; set it to 0, or take a timm "
