@@ -250,6 +250,19 @@ def test_the_mask_is_moved_but_not_repainted(levels: Levels) -> None:
     assert image[1, -1].max() == plain[1, -1].max() == 255
 
 
+def test_a_hidden_mask_says_nothing_and_only_in_training(levels: Levels) -> None:
+    config = replace(levels.config, crop=replace(levels.config.crop, hide_mask=0.5))
+    hidden, plain = Task(config, None).training_samples(), Task(levels.config, None).training_samples()
+    masks = [hidden[0, seed]["image"][:, -1] for seed in range(40)]
+    says_nothing = [bool((mask == 128).all()) for mask in masks]
+    assert 10 < sum(says_nothing) < 30
+    for seed in range(40):
+        one, other = hidden[0, seed]["image"], plain[0, seed]["image"]
+        assert torch.equal(one[:, :-1], other[:, :-1])
+        assert torch.equal(one[:, -1], other[:, -1]) != says_nothing[seed]
+    assert torch.equal(hidden[0, -1]["image"], plain[0, -1]["image"])
+
+
 def test_the_loss_is_the_mean_of_what_is_known_by_its_weight() -> None:
     logits, truth = torch.tensor([0.5, -1.0, 2.0]), torch.tensor([1.0, 0.0, 1.0])
     weights = torch.tensor([1.0, 3.0, 0.0])

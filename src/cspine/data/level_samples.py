@@ -20,6 +20,8 @@ from cspine.errors import UserError
 # Boxes so near to each other along z mean one fracture, and an image so near to a box is not said to show none.
 BRIDGED_MM = 5.0
 BESIDE_MM = 3.0
+# A mask that says nothing: 0 for the models, so that an encoder without its channel sees the same.
+HIDDEN = 128
 
 if TYPE_CHECKING:
     from cspine.data.augment import Augmenter
@@ -76,6 +78,8 @@ class LevelSamples:
         image = cut_level(study.volume, study.geometry.z_mm, level.place, self.config, move)
         if move is not None and self.repaint is not None:
             image[:, :-1] = _repainted(image[:, :-1], self.repaint, seed)
+        if self.augment is not None and seed >= 0 and self._hides_mask(seed):
+            image[:, -1] = HIDDEN
         indices = nearest_slices(study.geometry.z_mm, image_z_mm(level.place, self.config, move))
         seen = np.full(len(image), UNKNOWN) if level.truth is None else level.truth.seen[indices]
         sample = {
@@ -90,6 +94,9 @@ class LevelSamples:
             known = none if level.truth is None else cell_truth(level.truth, indices, level.place, self.config, move)
             sample["cells"] = torch.from_numpy(known)
         return sample
+
+    def _hides_mask(self, seed: int) -> bool:
+        return bool(np.random.default_rng([seed, 4]).random() < self.config.crop.hide_mask)
 
     def draw(self, rng: np.random.Generator) -> np.ndarray:
         """All levels shuffled, or all fractured ones and `crop.negatives` others for each."""
