@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from cspine.config import Augment, Config, Crop, Data, Preprocess
-from cspine.data.level_crops import Move, cut_level, draw_move, find_levels, image_z_mm
+from cspine.data.level_crops import LevelPlace, Move, cut_level, draw_move, find_levels, image_z_mm, worn_place
 from cspine.data.slices import nearest_slices
 from cspine.errors import UserError
 from cspine.level_maps import LevelMap, level_map
@@ -160,3 +160,20 @@ def test_a_field_of_unknown_size_is_refused() -> None:
     whole = replace(config(), preprocess=Preprocess(field_mm=None))
     with pytest.raises(UserError, match=r"set preprocess\.field_mm"):
         cut_level(*scene(96, 1.0), place, whole)
+
+
+def test_a_worn_mask_is_another_about_the_same_place() -> None:
+    probabilities = np.zeros((9, 12, 12), np.uint8)
+    probabilities[2:7, 3:9, 3:9] = 255
+    place = LevelPlace(probabilities, 30.0 - 2 * np.arange(9), (-24.0, -24.0), 4.0, (0.0, 0.0), 27.0, 17.0, 2880.0)
+    shares, away = [], []
+    for seed in range(60):
+        worn = worn_place(place, np.random.default_rng(seed))
+        assert (worn.centre_mm, worn.top_mm, worn.bottom_mm) == (place.centre_mm, place.top_mm, place.bottom_mm)
+        shares.append((worn.probabilities > 127).sum() / (probabilities > 127).sum())
+        away.append([worn.plane_z_mm[0] - 30, worn.corner_mm[0] + 24, worn.corner_mm[1] + 24])
+    # Some masks stay nearly whole and of some most is lost.
+    assert np.quantile(shares, 0.9) > 0.9
+    assert np.quantile(shares, 0.1) < 0.6
+    assert 0.5 < np.mean(shares) < 0.9
+    assert np.allclose(np.std(away, axis=0), 1.5, atol=0.5)

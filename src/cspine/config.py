@@ -159,9 +159,10 @@ class Crop:
     boxes: float = setting(0.0, low=0)
     # How far from the fracture people draw the edges of its box, for `model.cells`; RSNA's are loose.
     box_margin_mm: float = setting(8.0, low=0)
-    # Share of the samples trained on whose level's mask says nothing, so that the encoder learns to do without, too, as
-    # it has to in heads on whole slices that start from it.
+    # Shares of the samples trained on whose level's mask says nothing, so that the encoder learns to do without, as it
+    # has to in heads on whole slices that start from it; and whose mask is as poor as stage 1's may be.
     hide_mask: float = setting(0.0, low=0, high=1)
+    wear_mask: float = setting(0.0, low=0, high=1)
     # Levels without a fracture that an epoch draws for each with one, weighted to stand for all; null takes all.
     negatives: float | None = setting(None, low=0.1)
 

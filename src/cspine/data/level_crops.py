@@ -4,7 +4,7 @@ All in mm, so that neither the scanner nor the size of the cached pixels matters
 the cached pixels straight to the moved crop.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import cv2
@@ -17,6 +17,10 @@ from cspine.data.levels3d import level_labels
 from cspine.data.slices import nearest_slices, neighbour_offsets_mm
 from cspine.errors import UserError
 from cspine.level_maps import LevelMap
+
+# Of a worn mask: what is lost lies below this of a smooth random field of variance 1 at its knots, a quarter of all;
+# the greatest blur; and how far it lies away along each axis, a standard deviation.
+LOST_BELOW, SOFT_VOXELS, AWAY_MM = -0.4, 1.0, 1.5
 
 
 @dataclass(frozen=True, eq=False)
@@ -85,6 +89,24 @@ def draw_move(augment: Augment, seed: int) -> Move:
         shift_z=values[4] / 2,
         mirror=bool(mirror),
         upside_down=bool(upside_down),
+    )
+
+
+def worn_place(place: LevelPlace, rng: np.random.Generator) -> LevelPlace:
+    """The place with a mask as poor as stage 1's may be: a piece of it lost, its edges soft, all of it some mm away.
+
+    The images stay where they are.
+    """
+    shape = place.probabilities.shape
+    coarse = rng.standard_normal((3, 3, 3))
+    lost = ndimage.zoom(coarse, np.array(shape) / 3, order=1, grid_mode=True, mode="nearest") < LOST_BELOW
+    soft = ndimage.gaussian_filter(np.where(lost, 0.0, place.probabilities), rng.uniform(0, SOFT_VOXELS))
+    away_mm = AWAY_MM * rng.standard_normal(3)
+    return replace(
+        place,
+        probabilities=soft.round().astype(np.uint8),
+        plane_z_mm=place.plane_z_mm + away_mm[0],
+        corner_mm=(place.corner_mm[0] + float(away_mm[1]), place.corner_mm[1] + float(away_mm[2])),
     )
 
 

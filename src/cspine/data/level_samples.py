@@ -13,7 +13,7 @@ from cspine.data.cache import CachedStudy
 from cspine.data.datasets import make_augmenter
 from cspine.data.geometry import Geometry
 from cspine.data.level_cells import UNKNOWN, SliceTruth, cell_truth, cells_per_side
-from cspine.data.level_crops import LevelPlace, cut_level, draw_move, field_mm, image_z_mm
+from cspine.data.level_crops import LevelPlace, cut_level, draw_move, field_mm, image_z_mm, worn_place
 from cspine.data.slices import nearest_slices
 from cspine.errors import UserError
 
@@ -75,10 +75,12 @@ class LevelSamples:
         study = self.studies[level.study]
         if self.augment is not None and self.repaint is not None and seed >= 0 and self.repaint.takes(seed):
             move = draw_move(self.augment, seed)
-        image = cut_level(study.volume, study.geometry.z_mm, level.place, self.config, move)
+        hidden, worn = self._masks(seed)
+        place = worn_place(level.place, np.random.default_rng([seed, 5])) if worn else level.place
+        image = cut_level(study.volume, study.geometry.z_mm, place, self.config, move)
         if move is not None and self.repaint is not None:
             image[:, :-1] = _repainted(image[:, :-1], self.repaint, seed)
-        if self.augment is not None and seed >= 0 and self._hides_mask(seed):
+        if hidden:
             image[:, -1] = HIDDEN
         indices = nearest_slices(study.geometry.z_mm, image_z_mm(level.place, self.config, move))
         seen = np.full(len(image), UNKNOWN) if level.truth is None else level.truth.seen[indices]
@@ -95,8 +97,12 @@ class LevelSamples:
             sample["cells"] = torch.from_numpy(known)
         return sample
 
-    def _hides_mask(self, seed: int) -> bool:
-        return bool(np.random.default_rng([seed, 4]).random() < self.config.crop.hide_mask)
+    def _masks(self, seed: int) -> tuple[bool, bool]:
+        """Whether a seed hides the level's mask, and whether it wears it; a plain sample shows it as it is."""
+        if self.augment is None or seed < 0:
+            return False, False
+        drawn, crop = np.random.default_rng([seed, 4]).random(), self.config.crop
+        return bool(drawn < crop.hide_mask), bool(crop.hide_mask <= drawn < crop.hide_mask + crop.wear_mask)
 
     def draw(self, rng: np.random.Generator) -> np.ndarray:
         """All levels shuffled, or all fractured ones and `crop.negatives` others for each."""
