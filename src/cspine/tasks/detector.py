@@ -170,7 +170,7 @@ def found_boxes(
 
     `presence` (z, 7), stage 1's, names their levels.
     """
-    index, kept = np.nonzero((found[..., 4] > 0) & (found[..., 4] >= config.localise.least_score))
+    index, kept = np.nonzero(found[..., 4] >= config.localise.least_score)
     corners = corners_in_volume(found[index, kept, :4], crop, config.data)
     (top, left), (bottom, right) = (
         geometry.to_file_pixels(index, corners[:, y], corners[:, x]) for y, x in ((1, 0), (3, 2))
@@ -189,6 +189,6 @@ def found_boxes(
     )
     named = levels_by_presence(table, geometry, presence)
     table["level"] = [LEVELS[level] if level >= 0 else "" for level in named]
-    # Clipped to the image, a box may keep nothing.
-    kept_some = (table[["width", "height"]] > 0).all(axis=1)
-    return table.loc[kept_some, list(FOUND_BOXES)].reset_index(drop=True)
+    # Of a box clipped to the image there may be nothing left, and where there are fewer than KEPT there never was.
+    there = (table[["width", "height"]] > 0).all(axis=1)
+    return table.loc[there, list(FOUND_BOXES)].reset_index(drop=True)
