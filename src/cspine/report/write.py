@@ -104,7 +104,7 @@ def write_reports(reader: Reader, paths: Sequence[Path], folder: Path, oof: Path
         rows.append((told[0] if told else 0.0, cells))
     known = [table for table in lesions if len(table)]
     write_table(
-        pd.concat(known, ignore_index=True) if known else pd.DataFrame(columns=list(LESION_COLUMNS)),
+        pd.concat(known, ignore_index=True).round(6) if known else pd.DataFrame(columns=list(LESION_COLUMNS)),
         folder / "lesions.csv",
     )
     rows.sort(key=lambda row: -row[0])

@@ -183,7 +183,7 @@ def found_boxes(
             "y": top.round(2),
             "width": (right - left).round(2),
             "height": (bottom - top).round(2),
-            "score": found[index, kept, 4].round(6),
+            "score": found[index, kept, 4].astype(float).round(6),
             "level": "",
         }
     )
