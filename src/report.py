@@ -3,9 +3,11 @@
     python src/report.py --study UID             a study of the dataset -> oof/reports/UID.html
     python src/report.py --input PATH            any folder of DICOM files, or a NIfTI file
     python src/report.py --all --split test      every study of a split, lesions.csv and index.html
-    python src/report.py --study UID --boxes oof/detector/boxes.csv     a detector's boxes, joined to lesions
+    python src/report.py --study UID --detector localise-ssd            lesions by this run of detectors
+    python src/report.py --study UID --boxes boxes.csv                  boxes found elsewhere, joined to lesions
 
-The file opens anywhere, from the file system, without a network. Without a trained fracture head it shows levels.
+The file opens anywhere, from the file system, without a network. Without a trained fracture head it shows levels. Where
+one run of detectors has all its folds it finds the lesions; where several have, --detector must choose.
 """
 
 from pathlib import Path
@@ -23,7 +25,9 @@ def main() -> None:
     what.add_argument("--all", action="store_true", help="every study of --split")
     parser.add_argument("--split", default="test", choices=("train", "test"))
     parser.add_argument("--run", help="the vertebra run that finds the levels (default: the ensemble's)")
-    parser.add_argument("--boxes", type=Path, help="boxes.csv of a detector")
+    lesions = parser.add_mutually_exclusive_group()
+    lesions.add_argument("--detector", metavar="RUN", help="the run that finds lesions, or none (default: if only one)")
+    lesions.add_argument("--boxes", type=Path, help="boxes.csv of a detector, in place of a search")
     parser.add_argument("--show-name", action="store_true", help="show the patient's name and number from the header")
     parser.add_argument("--out", type=Path, help="the folder (default: reports in paths.oof)")
     parser.add_argument("--device", default="auto", choices=("auto", "cpu", "cuda"))
@@ -39,11 +43,13 @@ def main() -> None:
     from cspine.pictures.canvas import study_folder
     from cspine.report.reader import Reader
     from cspine.report.write import Wish, write_report, write_reports
+    from cspine.search import choose_detector
 
     config = load(DatasetConfig, args.config, args.overrides)
     oof, wish = Path(config.paths.oof), Wish(args.boxes, args.show_name)
     folder = args.out or oof / "reports"
-    reader = Reader(oof, args.run, choose_device(args.device))
+    detector = None if args.boxes else choose_detector(oof, args.detector)
+    reader = Reader(oof, args.run, choose_device(args.device), detector)
     if args.all:
         images = image_folder(find_dataset(config), args.split)
         paths = [study_path(images, uid) for uid in studies_on_disk(images.parent, args.split)]

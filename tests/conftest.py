@@ -146,3 +146,15 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> Any:
     made.trust_members()
     made.add_test_set()
     return made
+
+
+@pytest.fixture(scope="session")
+def searched(tmp_path_factory: pytest.TempPathFactory) -> Any:
+    """A tiny_pipeline.Prepared with the vertebra run v and the detectors d; no test may change it."""
+    from tiny_pipeline import ALONE, Prepared, train_fold
+
+    made = Prepared(tmp_path_factory.mktemp("searched"))
+    for fold in (0, 1):
+        train_fold(made.vertebra, fold, ALONE)
+    made.train_detector()
+    return made

@@ -23,6 +23,7 @@ from cspine.inference import LoadedMember, load_run
 from cspine.level_maps import LevelMap, level_map, map_file, write_level_map
 from cspine.paths import write_json
 from cspine.predictor import Predictor
+from cspine.report.reader import Reader
 from cspine.tables import read_folds
 from cspine.tasks.base import StudyImages
 from cspine.training import train_fold
@@ -216,3 +217,10 @@ def test_inference_clears_the_same_background(tmp_path: Path) -> None:
         assert np.array_equal(volume_seen, cached.volume)
     with pytest.raises(UserError, match="its background mask comes from vol"):
         load_run(prepared.oof, "v", torch.device("cpu"))
+    # A report loads what a run reads beside it.
+    (prepared.oof / "ensemble" / "blend.json").unlink()
+    reader = Reader(prepared.oof, "v", torch.device("cpu"))
+    reader.finder = reader.runs["v"] = Watched(**vars(reader.finder), seen=seen)
+    seen.clear()
+    reader.read(prepared.data.images(prepared.data.uids[0]), "study")
+    assert np.array_equal(seen["v"], cached.volume)

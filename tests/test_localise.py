@@ -6,6 +6,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
+import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from test_fracture_sequence import Levels
@@ -22,13 +23,15 @@ from cspine.data.cache import open_study
 from cspine.data.preprocess import Crop
 from cspine.errors import UserError
 from cspine.evaluation import evaluate_runs, evaluation_text
+from cspine.held_out import load_placed_fold, out_of_fold_images
 from cspine.look_heat import boxes_of_heat, heat_boxes
 from cspine.models.detector import KEPT
 from cspine.paths import write_json
 from cspine.runs import Run
 from cspine.tables import FOUND_BOXES, STUDY, read_found_boxes
 from cspine.tasks.base import find_task
-from cspine.tasks.detector import DetectorTask
+from cspine.tasks.detector import DetectorTask, found_boxes
+from cspine.tasks.fracture_slice import read_presence
 from cspine.training import train_fold
 
 
@@ -145,6 +148,9 @@ def test_true_boxes_given_as_found_are_written_as_people_drew_them(boxed: Boxed)
     labels = boxed.data.labels.set_index(STUDY)
     assert all(labels.loc[row[STUDY], row["level"]] for _, row in found.iterrows())
     assert task.predictions(np.zeros((len(samples), KEPT * 5), np.float32)).columns.tolist() == list(FOUND_BOXES)
+    # A box of which the image's edge leaves nothing could not be read again.
+    logits[..., 0] = logits[..., 2] = 64.0
+    assert task.predictions(logits.reshape(len(samples), -1)).empty
 
 
 def test_a_run_leaves_boxes_lesions_and_scores(boxed: Boxed) -> None:
@@ -165,6 +171,23 @@ def test_a_run_leaves_boxes_lesions_and_scores(boxed: Boxed) -> None:
     text = evaluation_text(*evaluate_runs([config.name], config))
     assert text == box_text(config.name, scores)
     assert f"{scores['mean_iou']:.3f}" in text
+
+    # What the fold's own model infers of a study that it held out is what the run wrote of it.
+    cpu, presence = torch.device("cpu"), read_presence(config)
+    for fold in (0, 1):
+        member = load_placed_fold(config.name, fold, config, cpu)
+        uid = find_task(config.task)(config, fold).predicted[0].uid  # type: ignore[attr-defined]
+        study, written = open_study(config, uid), boxes[boxes[STUDY] == uid].reset_index(drop=True)
+        seen = presence[uid].copy()
+        found = member.infer(out_of_fold_images(study, config, seen), cpu)
+        table = found_boxes(found, seen, uid, study.geometry, study.crop, config)
+        assert len(table)
+        assert table[[STUDY, "file_number", "level"]].equals(written[[STUDY, "file_number", "level"]])
+        sides = ["x", "y", "width", "height", "score"]
+        assert np.allclose(table[sides].astype(float), written[sides].astype(float), atol=0.02)
+        # Slices on which stage 1 sees nothing are not searched.
+        seen[2:] = 0
+        assert set(np.nonzero(member.infer(out_of_fold_images(study, config, seen), cpu)[..., 4])[0]) <= {0, 1}
 
 
 def test_only_slices_of_levels_that_the_ensemble_takes_for_fractured(boxed: Boxed) -> None:

@@ -19,7 +19,7 @@ from cspine.data.dicom import load_study
 from cspine.data.preprocess import plan_crop
 from cspine.report.reader import map_from_slices
 from cspine.report.write import out_of_fold_row
-from cspine.tables import STUDY, read_study_table
+from cspine.tables import STUDY, read_found_boxes, read_study_table
 
 
 @pytest.fixture
@@ -96,6 +96,61 @@ def test_all_studies_of_a_split_get_an_index(trained: Prepared, report: Command,
     told = [float(value) for value in re.findall(r"<td>(0\.\d{3})</td>", index)]
     assert told == sorted(told, reverse=True)
     assert (tmp_path / "lesions.csv").read_text().startswith("StudyInstanceUID,lesion,level")
+
+
+@pytest.fixture
+def new_study(searched: Prepared, tmp_path: Path) -> Path:
+    """The files of a study under a name that nobody was trained on."""
+    return Path(shutil.copytree(searched.data.images(searched.data.uids[0]), tmp_path / "new"))
+
+
+def test_the_one_run_of_detectors_searches_a_new_study(
+    searched: Prepared, report: Command, new_study: Path, tmp_path: Path
+) -> None:
+    pages = {}
+    for detector in ([], ["--detector", "d"], ["--detector", "none"]):
+        done = report("--input", new_study, "--out", tmp_path / "out", *detector, *searched.overrides)
+        assert done.returncode == 0, done.stderr
+        assert bool(re.search(r"inference \d+\.\d, search \d", done.stdout)) == ("none" not in detector)
+        pages[detector[-1] if detector else ""] = (tmp_path / "out" / "new.html").read_text()
+    assert re.search(r"Lesions by d: \d+ boxes found\.", pages[""])
+    assert pages[""].count('<tr data-go="lesion-') > 0
+    assert pages["d"] == pages[""]
+    assert pages["none"].count('<tr data-go="lesion-') == pages["none"].count("Lesions by") == 0
+
+
+def test_all_studies_that_the_detectors_know_have_their_boxes_from_out_of_fold(
+    searched: Prepared, report: Command, tmp_path: Path
+) -> None:
+    done = report("--all", "--split", "train", "--out", tmp_path, *searched.overrides)
+    assert done.returncode == 0, done.stderr
+    lesions = pd.read_csv(tmp_path / "lesions.csv", dtype={STUDY: str})
+    boxes = read_found_boxes(searched.oof / "d" / "boxes.csv")
+    assert len(boxes)
+    surest = boxes.groupby(STUDY)["score"].max()
+    assert lesions.groupby(STUDY)["score"].max().to_dict() == pytest.approx(surest.to_dict())
+    for uid in searched.data.uids:
+        told = re.search(r"Lesions by d: (\w+) box(es)? found out of fold\.", (tmp_path / f"{uid}.html").read_text())
+        assert told is not None
+        assert told[1] == str((boxes[STUDY] == uid).sum() or "no")
+
+
+def test_of_several_runs_of_detectors_one_must_be_named(
+    searched: Prepared, report: Command, new_study: Path, tmp_path: Path
+) -> None:
+    shutil.copytree(searched.oof, tmp_path / "oof")
+    shutil.copytree(searched.oof / "d", tmp_path / "oof" / "e")
+    words = ["--input", new_study, "--out", tmp_path, *searched.overrides, f"paths.oof={tmp_path / 'oof'}"]
+    done = report(*words)
+    assert done.returncode == 2
+    assert "several runs of detectors (d, e)" in done.stderr
+    assert report(*words, "--detector", "v").returncode == 1
+    assert report(*words, "--detector", "d", "--boxes", tmp_path / "boxes.csv").returncode == 2
+    # Boxes that are given need no choice.
+    shutil.copy(searched.oof / "d" / "boxes.csv", tmp_path / "boxes.csv")
+    done = report(*words, "--boxes", tmp_path / "boxes.csv")
+    assert done.returncode == 0, done.stderr
+    assert "search" not in done.stdout
 
 
 def test_misuse_and_missing_runs_are_told(trained: Prepared, report: Command, tmp_path: Path) -> None:

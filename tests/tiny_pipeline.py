@@ -10,7 +10,7 @@ import torch
 from conftest import TinyDataset, write_mask
 
 from cspine.blend import Blend
-from cspine.config import Config, load, to_dict
+from cspine.config import Config, Model, Train, load, to_dict
 from cspine.data.prepare import prepare_and_report
 from cspine.engine.distributed import World
 from cspine.ensembling import choose_members, fit_ensemble, write_ensemble
@@ -62,6 +62,21 @@ class Prepared:
         for fold in (0, 1):
             own = replace(self.fracture.train, seed=1)
             train_fold(replace(self.fracture, name="g", model=model, train=own), fold, ALONE)
+
+    def train_detector(self) -> None:
+        """Train a run of detectors, `d`, on boxes about every fracture."""
+        rows = [(uid, 13.0, 17.0, 6.0, 6.0, number) for uid in self.data.uids[::2] for number in (3, 4)]
+        self.data.boxes = pd.DataFrame(rows, columns=list(self.data.boxes.columns))
+        self.data.write_tables()
+        detector = replace(
+            self.config("d", "localise/ssd"),
+            stage1="v",
+            data=replace(self.vertebra.data, image_size_px=64),
+            model=Model(name="ssd", backbone="test_byobnet"),
+            train=Train(epochs=12, batch_size=4, max_rate=3e-3),
+        )
+        for fold in (0, 1):
+            train_fold(detector, fold, ALONE)
 
     def ensemble(self) -> None:
         """Write oof/ensemble from the fracture runs."""

@@ -1,11 +1,13 @@
 """torchvision's detectors as models of the one training loop: tensors in, tensors out."""
 
+import numpy as np
 import torch
 from torch import nn
 from torchvision.models.detection.anchor_utils import AnchorGenerator
 from torchvision.models.detection.roi_heads import RoIHeads
 from torchvision.models.detection.rpn import RegionProposalNetwork, RPNHead
 from torchvision.models.detection.transform import GeneralizedRCNNTransform
+from torchvision.ops import box_iou, nms
 
 from cspine.config import Model
 from cspine.models.mirror import refuse_mirror
@@ -79,6 +81,18 @@ def box_heads(pool: nn.Module, head: nn.Module, predictor: nn.Module) -> RoIHead
     )
 
 
+def fuse(found: np.ndarray) -> np.ndarray:
+    """The boxes that several models found on each image, float32 (models, n, KEPT, 5), as one's, (n, KEPT, 5).
+
+    Those that overlap as a single model's never do become one, the mean by score. Its score is the sum over the number
+    of models, so that a model that did not find it counts as 0: weighted boxes fusion (Solovyev et al., Image Vis
+    Comput 107, 2021), but about the surest box of each group, where theirs moves with every box that joins. The order
+    of the models changes nothing, and the boxes of one stay as they are.
+    """
+    fused = [_fuse_image(np.concatenate(boxes), len(found)) for boxes in found.swapaxes(0, 1)]
+    return np.array(fused, np.float32).reshape(found.shape[1:])
+
+
 def require_one_output(settings: Model, outputs: int) -> None:
     """Raises for what a detector does not do."""
     if outputs != 1:
@@ -89,6 +103,27 @@ def require_one_output(settings: Model, outputs: int) -> None:
 def _target(box: torch.Tensor) -> dict[str, torch.Tensor]:
     boxes = box[None][~box[None].isnan().any(dim=1)]
     return {"boxes": boxes, "labels": torch.ones(len(boxes), dtype=torch.int64, device=box.device)}
+
+
+def _fuse_image(boxes: np.ndarray, models: int) -> np.ndarray:
+    """(KEPT, 5), the likeliest first, of all boxes (m, 5) that the models found on one image."""
+    fused = np.zeros((KEPT, 5))
+    boxes = boxes[(boxes[:, 4] > 0) & (boxes[:, :2] < boxes[:, 2:4]).all(axis=1)]
+    if not len(boxes):
+        return fused
+    left, top, right, bottom, scores = boxes.T
+    # Equally sure boxes in the order of their places, not of the models.
+    boxes = boxes[np.lexsort((bottom, right, top, left, -scores))]
+    corners, scores = torch.from_numpy(boxes[:, :4]), torch.from_numpy(boxes[:, 4])
+    surest = nms(corners, scores, OVERLAP)
+    group = box_iou(corners, corners[surest]).argmax(dim=1).numpy()
+    weights = boxes[:, 4].astype(float) * (group == np.arange(len(surest))[:, None])
+    total = weights.sum(axis=1)
+    means = weights @ boxes[:, :4].astype(float) / total[:, None]
+    rows = np.column_stack([means, total / np.maximum(np.bincount(group), models)])
+    kept = np.argsort(-rows[:, 4], kind="stable")[:KEPT]
+    fused[: len(kept)] = rows[kept]
+    return fused
 
 
 def _likeliest(found: dict[str, torch.Tensor]) -> torch.Tensor:

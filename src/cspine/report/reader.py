@@ -8,8 +8,8 @@ import numpy as np
 import pandas as pd
 import torch
 
-from cspine.anatomy import OVERALL, TARGETS
-from cspine.bundle import from_runs
+from cspine.anatomy import LEVELS, OVERALL, TARGETS
+from cspine.bundle import Bundle, describe_run, from_runs
 from cspine.calibrations import frequency
 from cspine.config import Preprocess
 from cspine.data.dicom import load_study
@@ -17,7 +17,7 @@ from cspine.data.levels3d import keep_largest, level_labels
 from cspine.data.preprocess import Crop, cut, plan_study
 from cspine.data.study import Study
 from cspine.errors import UserError
-from cspine.inference import LoadedMember, load_run
+from cspine.inference import LoadedMember, load_member
 from cspine.lesions import LESION_COLUMNS, find_lesions, levels_by_map
 from cspine.level_maps import LevelMap, level_map
 from cspine.paths import read_json
@@ -27,6 +27,7 @@ from cspine.report.frame import SPINE_MM, Frame, report_frame
 from cspine.report.heat import draw_heat
 from cspine.report.levels import LevelReading, read_levels
 from cspine.report.surfaces import Surface, level_surfaces
+from cspine.search import Search
 from cspine.stopwatch import Stopwatch
 from cspine.tasks.base import LooksAtLevels, StudyImages, find_task
 
@@ -54,9 +55,11 @@ class Reading:
 
 
 class Reader:
-    """The models of `oof/`: the vertebra run that finds the levels and, where an ensemble is made, its heads."""
+    """The models of `oof/`: the vertebra run that finds the levels, the ensemble's heads where one is made, and the
+    run of detectors that is asked for.
+    """
 
-    def __init__(self, oof: Path, run: str | None, device: torch.device) -> None:
+    def __init__(self, oof: Path, run: str | None, device: torch.device, detector: str | None = None) -> None:
         self.device, self.predictor, self.thresholds = device, None, {}
         self.runs: dict[str, LoadedMember] = {}
         if (file := oof / "ensemble" / "blend.json").exists():
@@ -64,6 +67,7 @@ class Reader:
             self.runs = {member.config.name: member for member in self.predictor.stage1}
             self.thresholds = read_json(file)["thresholds"]
         self.finder = self._load(oof, run or self._finder(oof))
+        self.search = None if detector is None else Search(oof, self._load(oof, detector))
 
     def _finder(self, oof: Path) -> str:
         """A stage 1 of the ensemble that maps levels, another run that does, or any vertebra run."""
@@ -83,7 +87,7 @@ class Reader:
     def _load(self, oof: Path, run: str) -> LoadedMember:
         """A run with all those that it reads, each loaded once."""
         if run not in self.runs:
-            self.runs[run] = load_run(oof, run, self.device)
+            self.runs[run] = load_member(describe_run(oof, run), Bundle(oof, (), (), {}), self.device)
         for other in self.runs[run].config.reads:
             self._load(oof, other)
         return self.runs[run]
@@ -98,7 +102,8 @@ class Reader:
     ) -> Reading:
         """A folder of DICOM files or a NIfTI file. Raises StudyError where it cannot be decoded.
 
-        `boxes` are those of the study under tables.FOUND_BOXES, to be joined to lesions. `known` are the eight
+        `boxes` are those of the study under tables.FOUND_BOXES, to be joined to lesions; without them the detectors
+        search. `known` are the eight
         probabilities of a study that was trained on, from out of fold, to stand in the place of the models' own.
         `extra` are notes to put before the others.
         """
@@ -112,6 +117,11 @@ class Reader:
             row = None
             if self.predictor is not None:
                 row = self.predictor.judge(opened) if known is None else known
+        notes = self._notes(study)
+        if boxes is None and self.search is not None:
+            with watch("search"):
+                boxes = self._boxes(self.search, name, opened, views, row)
+            notes = (*notes, self.search.note(name, len(boxes)))
         frame = _frame(study, found, crop)
         with watch("heat"):
             heat = None if row is None else self._heat(row[1:], opened, views, frame)
@@ -129,7 +139,7 @@ class Reader:
             lesions = find_lesions(name, boxes, study.geometry, levels_by_map(boxes, study.geometry, found, crop))
         return Reading(
             name, frame, volume_hu, labels, heat, levels, self._patient(row), lesions, tuple(surfaces),
-            (*extra, *self._notes(study)), dict(watch.seconds),
+            (*extra, *notes), dict(watch.seconds),
         )  # fmt: skip
 
     def thresholds_as_frequency(self) -> dict[str, float]:
@@ -140,6 +150,13 @@ class Reader:
         if _maps(run.task):
             return opened.level_map(run.name)
         return map_from_slices(opened.presence(run.name), study, crop)
+
+    def _boxes(
+        self, search: Search, name: str, opened: OpenStudy, views: "_Views", row: np.ndarray | None
+    ) -> pd.DataFrame:
+        crop = views.crop(search.member.config.preprocess)
+        fractured = None if row is None else row[1:] >= np.array([self.thresholds[level] for level in LEVELS])
+        return search.find(name, opened, views.study.geometry, crop, fractured)
 
     def _heat(self, levels: np.ndarray, opened: OpenStudy, views: "_Views", frame: Frame) -> np.ndarray | None:
         """By the heaviest head of the blend that can tell; None where none can."""

@@ -44,12 +44,15 @@ TRAINED_ON = (
     "are not."
 )
 
+# The steps whose seconds go into reading and inference; the others make the report.
+READING = ("decoding", "inference", "search", "heat")
+
 
 @dataclass(frozen=True)
 class Wish:
     """What the reports are to hold beside what the models find."""
 
-    boxes: Path | None = None  # boxes.csv of a detector
+    boxes: Path | None = None  # boxes.csv of a detector; without it the reader's own detectors search
     show_name: bool = False
 
 
@@ -74,7 +77,7 @@ def write_report(reader: Reader, path: Path, folder: Path, oof: Path, wish: Wish
     write_pictures(reading, folder, name)
     drawn = time.perf_counter()
     seconds = {**reading.seconds, "writing": written - began, "pictures": drawn - written}
-    beyond = sum(seconds.values()) - sum(seconds[step] for step in ("decoding", "inference", "heat"))
+    beyond = sum(spent for step, spent in seconds.items() if step not in READING)
     split = ", ".join(f"{step} {spent:.1f}" for step, spent in seconds.items())
     print(f"{file}: {file.stat().st_size / 1e6:.1f} MB; seconds: {split}; beyond reading and inference {beyond:.1f}")
     return file, reading
@@ -101,7 +104,7 @@ def write_reports(reader: Reader, paths: Sequence[Path], folder: Path, oof: Path
         rows.append((told[0] if told else 0.0, cells))
     known = [table for table in lesions if len(table)]
     write_table(
-        pd.concat(known, ignore_index=True) if known else pd.DataFrame(columns=list(LESION_COLUMNS)),
+        pd.concat(known, ignore_index=True).round(6) if known else pd.DataFrame(columns=list(LESION_COLUMNS)),
         folder / "lesions.csv",
     )
     rows.sort(key=lambda row: -row[0])

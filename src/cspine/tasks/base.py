@@ -54,6 +54,12 @@ class StudyImages:
         """Stage 1's probabilities (z, 7)."""
         return None if self.find_presence is None else self.find_presence()
 
+    def presence_for(self, config: Config) -> np.ndarray:
+        """`presence`, for a run that cannot do without. Raises ValueError where nobody gave it."""
+        if (presence := self.presence) is None:
+            raise ValueError(f"{config.name} reads the levels that {config.stage1} finds, and got none")
+        return presence
+
     def batches(self, indices: np.ndarray, config: Config, **others: np.ndarray) -> Iterator[dict[str, np.ndarray]]:
         """These slices, a training batch's double at a time: "image", uint8 (n, channels, size, size), and the rows of
         the `others` (all slices, ...) under their names."""
@@ -100,7 +106,10 @@ class Task(Protocol):
         facts: Sequence[dict[str, Any]],
         device: torch.device,
     ) -> np.ndarray:
-        """A new study through the folds' models: (z, 7) presence in stage 1, (8,) probabilities in stage 2."""
+        """A new study through the folds' models: (z, 7) presence in stage 1, (8,) probabilities in stage 2.
+
+        Of a detector the boxes of each slice (z, boxes, 5), as its model gives them.
+        """
         ...
 
     @staticmethod

@@ -4,6 +4,7 @@ Trained on the boxes of the data set's few annotated studies and on slices that 
 on which stage 1 sees a level is searched.
 """
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -18,15 +19,18 @@ from cspine.data.box_samples import BoxSamples, boxes_in_image, corners_in_volum
 from cspine.data.boxes import StudyBoxes, place_boxes
 from cspine.data.cache import CachedStudy
 from cspine.data.datasets import SliceSamples
+from cspine.data.geometry import Geometry
 from cspine.data.layout import box_file
+from cspine.data.preprocess import Crop
 from cspine.data.slices import visible_slices
+from cspine.engine.forward import model_outputs
 from cspine.lesions import levels_by_presence
 from cspine.localisation import mean_iou
-from cspine.models.detector import KEPT
+from cspine.models.detector import KEPT, fuse
 from cspine.paths import find_dataset, need, read_json
 from cspine.runs import ENSEMBLE
 from cspine.tables import FOUND_BOXES, STUDY, read_boxes, read_labels, read_study_table
-from cspine.tasks.base import folds_in_use, open_studies, starting_model
+from cspine.tasks.base import StudyImages, folds_in_use, open_studies, starting_model
 from cspine.tasks.fracture_slice import read_presence
 from cspine.tasks.head import require_model
 
@@ -89,8 +93,10 @@ class DetectorTask:
         tables = [pd.DataFrame(columns=list(FOUND_BOXES))]
         for number, study in enumerate(self.predicted):
             mine = samples.study == number
-            found = logits[mine].reshape(-1, KEPT, 5)
-            tables.append(found_boxes(found, samples.index[mine], study, self.presence[study.uid], self.config))
+            found = np.zeros((len(study.geometry.z_mm), KEPT, 5), np.float32)
+            found[samples.index[mine]] = logits[mine].reshape(-1, KEPT, 5)
+            presence = self.presence[study.uid]
+            tables.append(found_boxes(found, presence, study.uid, study.geometry, study.crop, self.config))
         return pd.concat([table for table in tables if len(table)] or tables, ignore_index=True)
 
     def score(self, predictions: pd.DataFrame) -> dict[str, float]:
@@ -107,6 +113,27 @@ class DetectorTask:
 
     def facts(self) -> dict[str, Any]:
         return {}
+
+    @staticmethod
+    def infer(
+        models: Sequence[nn.Module],
+        config: Config,
+        images: StudyImages,
+        facts: Sequence[dict[str, Any]],  # noqa: ARG004
+        device: torch.device,
+    ) -> np.ndarray:
+        """The boxes of each slice in pixels of the model's image, float32 (z, KEPT, 5), several models' fused.
+
+        As `models.detector.Detector` gives them of one image; slices on which stage 1 sees no level are not searched
+        and have scores of 0.
+        """
+        presence = images.presence_for(config)
+        searched = np.flatnonzero(visible_slices(presence))
+        found = np.zeros((len(presence), KEPT, 5), np.float32)
+        if len(searched):
+            outputs = model_outputs(models, images.batches(searched, config), device, config.train.precision)
+            found[searched] = fuse(outputs.reshape(len(models), len(searched), KEPT, 5))
+        return found
 
     @staticmethod
     def join(tables: list[pd.DataFrame]) -> pd.DataFrame:
@@ -137,27 +164,31 @@ def decided_levels(config: Config) -> dict[str, np.ndarray]:
 
 
 def found_boxes(
-    found: np.ndarray, slices: np.ndarray, study: CachedStudy, presence: np.ndarray, config: Config
+    found: np.ndarray, presence: np.ndarray, uid: str, geometry: Geometry, crop: Crop, config: Config
 ) -> pd.DataFrame:
-    """What a detector found on these slices of a study, (n, KEPT, 5), as rows of boxes.csv in pixels of the files."""
-    place, kept = np.nonzero(found[..., 4] >= config.localise.least_score)
-    index = slices[place]
-    corners = corners_in_volume(found[place, kept, :4], study.crop, config.data)
+    """What a detector found on the slices of a study, (z, KEPT, 5), as rows of boxes.csv in pixels of the files.
+
+    `presence` (z, 7), stage 1's, names their levels.
+    """
+    index, kept = np.nonzero(found[..., 4] >= config.localise.least_score)
+    corners = corners_in_volume(found[index, kept, :4], crop, config.data)
     (top, left), (bottom, right) = (
-        study.geometry.to_file_pixels(index, corners[:, y], corners[:, x]) for y, x in ((1, 0), (3, 2))
+        geometry.to_file_pixels(index, corners[:, y], corners[:, x]) for y, x in ((1, 0), (3, 2))
     )
     table = pd.DataFrame(
         {
-            STUDY: study.uid,
-            "file_number": study.geometry.file_numbers[index],
+            STUDY: uid,
+            "file_number": geometry.file_numbers[index],
             "x": left.round(2),
             "y": top.round(2),
             "width": (right - left).round(2),
             "height": (bottom - top).round(2),
-            "score": found[place, kept, 4].round(6),
+            "score": found[index, kept, 4].astype(float).round(6),
             "level": "",
         }
     )
-    named = levels_by_presence(table, study.geometry, presence)
+    named = levels_by_presence(table, geometry, presence)
     table["level"] = [LEVELS[level] if level >= 0 else "" for level in named]
-    return table[list(FOUND_BOXES)]
+    # Of a box clipped to the image there may be nothing left, and where there are fewer than KEPT there never was.
+    there = (table[["width", "height"]] > 0).all(axis=1)
+    return table.loc[there, list(FOUND_BOXES)].reset_index(drop=True)

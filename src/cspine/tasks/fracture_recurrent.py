@@ -85,9 +85,7 @@ class Task(fracture_slice.Task):
         device: torch.device,
     ) -> np.ndarray:
         """The study's eight probabilities; a level that stage 1 does not see gets the mean prior of the folds."""
-        if (presence := images.presence) is None:
-            raise ValueError(f"{config.name} reads the levels that {config.stage1} finds, and got none")
-        priors = mean_priors(facts)
+        priors, presence = mean_priors(facts), images.presence_for(config)
         chosen = sweep_indices(images.z_mm, presence, config.sweep)
         if not len(chosen):
             return np.array([priors[target] for target in TARGETS])

@@ -97,8 +97,7 @@ class Task(FractureHead):
         cls, models: Sequence[nn.Module], config: Config, images: StudyImages, device: torch.device
     ) -> tuple[np.ndarray, np.ndarray]:
         """f, (n,) or (n, 7), of the slices on which stage 1 sees a level at all, and its v (n, 7)."""
-        if (presence := images.presence) is None:
-            raise ValueError(f"{config.name} reads the levels that {config.stage1} finds, and got none")
+        presence = images.presence_for(config)
         kept = np.flatnonzero(visible_slices(presence))
         if not len(kept):
             return np.zeros(0), presence[kept]
@@ -116,9 +115,8 @@ class Task(FractureHead):
         device: torch.device,
     ) -> Look | None:
         """The slice that counts most towards the level: the greatest f_ij v_ij."""
-        if images.presence is None:
-            raise ValueError(f"{config.name} reads the levels that {config.stage1} finds, and got none")
-        others, presence = cls.inputs(images.presence), images.presence[:, level]
+        seen_by_stage1 = images.presence_for(config)
+        others, presence = cls.inputs(seen_by_stage1), seen_by_stage1[:, level]
         seen = np.flatnonzero(presence > MINIMUM_PRESENCE)
         if not len(seen):
             return None
