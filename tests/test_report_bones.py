@@ -36,16 +36,17 @@ def test_a_process_gets_the_label_of_its_body_and_a_neighbours_its_own():
     assert np.count_nonzero(bones[true == 0]) < 0.1 * np.count_nonzero(true)
 
 
-@pytest.mark.parametrize("voxel_mm", [0.5, 1.0])
+@pytest.mark.parametrize("voxel_mm", [0.7, 1.0])
 def test_bone_that_is_joined_but_too_far_is_left_out(voxel_mm):
-    shape = (30, round(90 / voxel_mm), 24)
-    hu, labels = np.full(shape, TISSUE_HU, np.int16), np.zeros(shape, np.uint8)
-    hu[8:22, 4:, 6:18] = 600
-    labels[8:22, 4 : round(20 / voxel_mm), 6:18] = 5
-    bones = level_bones(hu, labels, (labels > 0).astype(np.float32), voxel_mm)
-    assert np.nonzero(bones[15, :, 12])[0].max() * voxel_mm == pytest.approx(20 + REACH_MM, abs=3)
-    near = level_bones(hu, labels, (labels > 0).astype(np.float32), voxel_mm, reach_mm=0.0)
-    assert np.nonzero(near[15, :, 12])[0].max() * voxel_mm == pytest.approx(20, abs=3)
+    shape = tuple(round(side / voxel_mm) for side in (90, 90, 24))
+    # Up to 20 mm found, from there on bone alone; another level lies lower, beside what is too far.
+    z, y, x = (np.indices(shape) + 0.5) * voxel_mm
+    bar, lower = (z < 14) & (y > 4) & (abs(x - 12) < 6), (z > 75) & (y > 60)
+    hu = np.where(bar | lower, 600, TISSUE_HU).astype(np.int16)
+    labels = np.where(bar & (y < 20), 5, np.where(lower, 6, 0)).astype(np.uint8)
+    for reach_mm in (REACH_MM, 0.0):
+        bones = level_bones(hu, labels, (labels > 0).astype(np.float32), voxel_mm, reach_mm)
+        assert (y[bones == 5]).max() == pytest.approx(20 + reach_mm, abs=3)
 
 
 def test_the_skull_above_c1_and_the_vertebra_below_the_last_are_left_out():
@@ -117,11 +118,12 @@ def test_marrow_weaker_than_bone_does_not_cut_a_level_off():
     assert (bones[24:28, 15:20, 26:34] == 4).all()
 
 
-def test_regions_on_fine_voxels_leave_no_bone_at_the_surface_out():
+@pytest.mark.parametrize("start", [15, 16, 17])
+def test_regions_on_fine_voxels_leave_no_bone_at_the_surface_out(start):
     shape = (60, 60, 60)
-    hu, labels = np.full(shape, TISSUE_HU, np.int16), np.zeros(shape, np.uint8)
-    hu[15:45, 15:45, 15:45] = 600
-    labels[20:40, 20:40, 20:40] = 7
+    hu, labels = np.full(shape, -100, np.int16), np.zeros(shape, np.uint8)
+    bone, found = ((slice(start + inset, 45 - inset),) * 3 for inset in (0, 5))
+    hu[bone], labels[found] = 400, 7
     regions = grow_levels(hu, labels, (labels > 0).astype(np.float32), 0.6, REACH_MM)
-    assert (regions[15:45, 15:45, 15:45] == 7).all()
+    assert (regions[bone] == 7).all()
     assert not regions[:10].any()

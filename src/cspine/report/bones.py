@@ -27,6 +27,8 @@ DENSEST_HU = 1500.0
 UNKNOWN = 0.1
 # The skull begins so far above what is found of C1, across its ring.
 ABOVE_C1_MM = 2.0
+# Nearer to what is found of C2 than this lies its dens, which may rise over C1.
+DENS_MM = 8.0
 OTHER = len(LEVELS) + 1
 # A region of which a smaller share is bone has none.
 LEAST_BONE = 0.15
@@ -121,7 +123,8 @@ def _others(labels: np.ndarray, sure: np.ndarray, voxel_mm: float) -> np.ndarray
     places = {level: np.argwhere(sure == level) for level in found}
     middles = {level: places[level].mean(axis=0) for level in found}
     if found[0] == 1:
-        other |= _above(labels == 1, middles[found[1]], ABOVE_C1_MM / voxel_mm)
+        skull = _above(labels == 1, middles[found[1]], ABOVE_C1_MM / voxel_mm)
+        other |= skull & ~_within(labels == found[1], DENS_MM / voxel_mm)
     for level in set(range(found[0] - 2, found[-1] + 3)) - set(found):
         if level > 0:
             nearest = min(found, key=lambda one: abs(one - level))
