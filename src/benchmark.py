@@ -11,6 +11,7 @@
     python src/benchmark.py lesions [--runs RUN ...]         the ensemble with lesion scores as a member, and without
     python src/benchmark.py activations --config configs/fracture/study.yaml     GB that a patient's step keeps
     python src/benchmark.py aggregations --runs RUN [...]    from slices to levels: the mean, the clearest, the greatest
+    python src/benchmark.py bones --runs RUN                 the report's bones beside the masks: found, and grown
     python src/benchmark.py learnable                        AUC of a small network on crops of the phantom
     python src/benchmark.py realism --study DIR [DIR ...]    HU of tissues and power of noise, phantom beside real CT
     python src/benchmark.py shortcuts                        AUC of file sizes, HU, noise and headers on the phantom
@@ -37,6 +38,7 @@ NAMES = (
     "aggregations",
     "activations",
     "blend",
+    "bones",
     "learnable",
     "realism",
     "shortcuts",
@@ -52,13 +54,13 @@ def main() -> None:
     parser.add_argument("--processes", type=int, nargs="+", default=[1, 2])
     parser.add_argument("--patients", type=int, default=3000, help="of `learnable`; more of them take longer")
     parser.add_argument("--learn-from", type=int, nargs="+", default=[], help="of `learnable`: so many patients, too")
-    parser.add_argument("--studies", type=int, default=300, help="of `shortcuts`")
+    parser.add_argument("--studies", type=int, default=300, help="of `shortcuts`; of `bones` at most")
     parser.add_argument(
         "--runs",
         nargs="+",
         default=[],
         metavar="RUN",
-        help="of `heads`, `localise`, `lesions` (default: all whole) and `aggregations`",
+        help="of `heads`, `localise`, `lesions` (default: all whole), `aggregations` and `bones`",
     )
     parser.add_argument("--seed", type=int, default=0, help="of `learnable` and `shortcuts`")
     args = parser.parse_with_overrides()

@@ -16,11 +16,10 @@ def ball(radius_mm: float, voxel_mm: float, centre: tuple[float, ...], shape=(60
 
 
 @pytest.mark.parametrize("voxel_mm", [0.5, 1.0])
-def test_a_ball_of_bone_keeps_its_place_and_size(voxel_mm):
+def test_a_ball_keeps_its_place_and_size(voxel_mm):
     centre = (30.0, 28.0, 25.0)
-    bone = ball(11, voxel_mm, centre)
-    labels = np.where(ball(13, voxel_mm, centre), 3, 0).astype(np.uint8)
-    surfaces = level_surfaces(np.where(bone, 600, 40).astype(np.int16), labels, voxel_mm)
+    bones = np.where(ball(11, voxel_mm, centre), 3, 0).astype(np.uint8)
+    surfaces = level_surfaces(bones, voxel_mm)
     assert [surface is None for surface in surfaces] == [True, True, False, True, True, True, True]
     made = surfaces[2]
     assert made is not None
@@ -33,41 +32,25 @@ def test_a_ball_of_bone_keeps_its_place_and_size(voxel_mm):
     assert made.faces.max() < len(made.vertices)
 
 
-def test_marrow_is_filled_and_stray_bone_left_out():
-    shell = ball(11, 1.0, (30, 30, 30)) & ~ball(8, 1.0, (30, 30, 30))
-    volume = np.where(shell, 800, 20).astype(np.int16)
-    volume[30, 30, 46:50] = 900
-    labels = np.where(ball(25, 1.0, (30, 30, 30)), 1, 0).astype(np.uint8)
-    labels[~ball(14, 1.0, (30, 30, 30)) & (np.indices(labels.shape)[2] < 44)] = 0
-    made = level_surfaces(volume, labels, 1.0)[0]
-    assert made is not None
-    radii = np.linalg.norm(made.vertices - 30, axis=1)
-    assert 9.5 < radii.min() < radii.max() < 12.5
-
-
-def test_a_region_without_bone_is_drawn_itself_and_a_speck_not_at_all():
-    labels = np.where(ball(10, 1.0, (30, 30, 30)), 7, 0).astype(np.uint8)
-    labels[2, 2, 2] = 1
-    surfaces = level_surfaces(np.zeros(labels.shape, np.int16), labels, 1.0)
-    assert surfaces[0] is None
-    made = surfaces[6]
-    assert made is not None
-    assert enclosed_mm3(made, 1.0) == pytest.approx(4 / 3 * np.pi * 10**3, rel=0.12)
+def test_a_speck_is_not_drawn():
+    bones = np.zeros((20, 20, 20), np.uint8)
+    bones[2, 2, 2] = 1
+    assert level_surfaces(bones, 1.0) == [None] * 7
 
 
 def test_a_level_at_the_edge_of_the_scan_is_closed():
-    labels = np.zeros((30, 40, 40), np.uint8)
-    labels[:12, 10:30, 10:30] = 1
-    made = level_surfaces(np.full(labels.shape, 700, np.int16), labels, 1.0)[0]
+    bones = np.zeros((30, 40, 40), np.uint8)
+    bones[:12, 10:30, 10:30] = 1
+    made = level_surfaces(bones, 1.0)[0]
     assert made is not None
     assert enclosed_mm3(made, 1.0) == pytest.approx(12 * 20 * 20, rel=0.12)
     assert made.vertices[:, 0].min() == pytest.approx(-0.5, abs=0.6)
 
 
 def test_a_thin_process_is_smoothed_and_not_thinned():
-    labels = np.zeros((30, 30, 60), np.uint8)
-    z, y, _ = np.indices(labels.shape)
-    labels[(np.hypot(z - 15, y - 15) <= 3) & (np.abs(np.indices(labels.shape)[2] - 30) < 25)] = 6
-    made = level_surfaces(np.full(labels.shape, 500, np.int16), labels, 1.0)[5]
+    bones = np.zeros((30, 30, 60), np.uint8)
+    z, y, x = np.indices(bones.shape)
+    bones[(np.hypot(z - 15, y - 15) <= 3) & (np.abs(x - 30) < 25)] = 6
+    made = level_surfaces(bones, 1.0)[5]
     assert made is not None
-    assert enclosed_mm3(made, 1.0) == pytest.approx(np.count_nonzero(labels), rel=0.15)
+    assert enclosed_mm3(made, 1.0) == pytest.approx(np.count_nonzero(bones), rel=0.15)

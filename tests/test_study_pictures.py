@@ -68,3 +68,13 @@ def test_front_and_back_show_left_on_the_other_side():
 
     assert across(front, "L") > across(front, "S")
     assert across(back, "L") < across(back, "S")
+
+
+def test_the_spine_fills_both_views_wherever_the_scanners_origin_lies():
+    made = reading(lesions=False)
+    place = made.frame.geometry
+    far = replace(place, positions_mm=place.positions_mm + np.array([300.0, 250.0, -900.0]))
+    levels = tuple(replace(level, centre_mm=None) for level in made.levels)
+    moved = replace(made, frame=replace(made.frame, geometry=far), levels=levels)
+    for axis in draw_spine(moved).axes:
+        assert np.ptp(axis.get_xlim()) < 100

@@ -8,6 +8,7 @@ import pandas as pd
 from cspine.anatomy import LEVELS
 from cspine.data.geometry import Geometry
 from cspine.lesions import find_lesions
+from cspine.report.bones import solid_bones
 from cspine.report.frame import report_frame
 from cspine.report.levels import read_levels
 from cspine.report.reader import Reading
@@ -60,7 +61,7 @@ def reading(heads: bool = True, lesions: bool = True, name: str = NAME) -> Readi
         read_levels(labels, frame, TOLD if heads else None, THRESHOLDS if heads else {}),
         (0.92, 0.5) if heads else None,
         found,
-        tuple(level_surfaces(sampled, labels, frame.voxel_mm)),
+        tuple(level_surfaces(solid_bones(sampled, labels, frame.voxel_mm), frame.voxel_mm)),
         ("A note with <b>markup</b>.",),
         {},
     )

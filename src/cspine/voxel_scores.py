@@ -37,10 +37,16 @@ def _study_scores(study: CachedStudy, found: LevelMap, settings: Preprocess) -> 
     return _mean_dice(true, labels), float(keeps), float(kept.mean())
 
 
-def _mean_dice(true: np.ndarray, found: np.ndarray) -> float:
-    """The mean Dice coefficient of the levels in `true`; NaN where it shows none."""
+def level_dice(true: np.ndarray, found: np.ndarray) -> np.ndarray:
+    """(7,) the Dice coefficient of each level of two arrays of labels; NaN for one that `true` does not show."""
     count = len(LEVELS) + 1
     true_voxels, found_voxels = (np.bincount(labels.ravel(), minlength=count)[1:] for labels in (true, found))
     both = np.bincount(true[true == found], minlength=count)[1:]
-    shown = true_voxels > 0
-    return float((2 * both / np.maximum(true_voxels + found_voxels, 1))[shown].mean()) if shown.any() else np.nan
+    return np.where(true_voxels > 0, 2 * both / np.maximum(true_voxels + found_voxels, 1), np.nan)
+
+
+def _mean_dice(true: np.ndarray, found: np.ndarray) -> float:
+    """The mean Dice coefficient of the levels in `true`; NaN where it shows none."""
+    scores = level_dice(true, found)
+    shown = ~np.isnan(scores)
+    return float(scores[shown].mean()) if shown.any() else np.nan

@@ -41,6 +41,10 @@ def benchmark_text(args: Namespace, config: Config) -> str:
         from cspine.benchmarks.aggregations import aggregations_table
 
         return aggregations_table(args.runs, config)
+    if args.what == "bones":
+        from cspine.benchmarks.bones import bones_table
+
+        return bones_table(args.runs, config, args.studies)
     if args.what == "activations":
         from cspine.benchmarks.activations import activations_table
 

@@ -47,13 +47,13 @@ def read_levels(
         depth = float(np.nonzero(mine)[0].mean() + start[0])
         notes = _doubts(mine, box[0], frame, depth, deepest)
         deepest = max(deepest, depth)
-        place = frame.affine @ [*(_thickest(mine) + start)[::-1], 1]
+        place = frame.affine @ [*(thickest(mine) + start)[::-1], 1]
         centre_mm = float(place[0]), float(place[1]), float(place[2])
         readings.append(LevelReading(level, probability, threshold, centre_mm, "; ".join(notes)))
     return tuple(readings)
 
 
-def _thickest(mine: np.ndarray) -> np.ndarray:
+def thickest(mine: np.ndarray) -> np.ndarray:
     """The voxel furthest inside, which is in the body; the middle of a vertebra is in its canal."""
     depth = ndimage.distance_transform_edt(np.pad(mine, 1))[1:-1, 1:-1, 1:-1]
     inside = np.argwhere(depth >= depth.max() - 0.01)

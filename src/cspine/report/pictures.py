@@ -104,12 +104,14 @@ def draw_spine(reading: Reading) -> Figure:
             corners.append(places[surface.faces])
             normals.append(_smooth_normals(places, surface.faces))
             colours.append(np.tile(np.array(colour) / 255, (len(surface.faces), 1)))
-    faces = np.concatenate(corners), np.concatenate(normals), np.concatenate(colours)
+    # Turned about its own middle, the spine stays in both views wherever the scanner's origin lies.
+    middle = np.concatenate(corners).mean(axis=(0, 1))
+    faces = np.concatenate(corners) - middle, np.concatenate(normals), np.concatenate(colours)
     figure = Figure((7.5, 6.5), facecolor="white")
     axes = figure.subplots(1, 2, sharex=True, sharey=True)
     for axis, angle in zip(axes, SIDES.values(), strict=True):
         _draw_surfaces(axis, *faces, angle)
-        _draw_lesions(axis, reading, angle)
+        _draw_lesions(axis, reading, angle, middle)
     arm = 0.06 * float(np.ptp(axes[0].get_ylim()))
     corner = np.array([axes[0].get_xlim()[0] + 1.6 * arm, axes[0].get_ylim()[0] - 1.2 * arm])
     axes[0].set_ylim(bottom=corner[1] - 1.6 * arm)
@@ -119,7 +121,7 @@ def draw_spine(reading: Reading) -> Figure:
         blank(axis)
         for level in reading.levels:
             if level.centre_mm is not None:
-                up = float(_turned(np.array(level.centre_mm), angle)[1])
+                up = float(_turned(np.array(level.centre_mm) - middle, angle)[1])
                 text = level.name if level.probability is None else f"{level.name} {level.probability:.2f}"
                 axis.text(axis.get_xlim()[1], up, text, fontsize=8, color=INK, va="center")
     figure.subplots_adjust(0.01, 0.01, 0.92, 0.95, 0.2)
@@ -163,12 +165,12 @@ def _draw_surfaces(axis: Axes, corners: np.ndarray, normals: np.ndarray, colours
     axis.autoscale_view()
 
 
-def _draw_lesions(axis: Axes, reading: Reading, angle: float) -> None:
+def _draw_lesions(axis: Axes, reading: Reading, angle: float, middle: np.ndarray) -> None:
     edges = [(a, a | bit) for a in range(8) for bit in (1, 2, 4) if not a & bit]
     for row in reading.lesions.to_dict("records"):
         ends = [[float(row[name]) for name in names] for names in (LEAST, GREATEST)]
         corners = np.array([[ends[n >> axis & 1][axis] for axis in range(3)] for n in range(8)])
-        seen = _turned(corners, angle)
+        seen = _turned(corners - middle, angle)
         for a, b in edges:
             axis.plot(*seen[[a, b], :2].T, color=LESION, linewidth=1.1)
 

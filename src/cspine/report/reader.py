@@ -23,6 +23,7 @@ from cspine.level_maps import LevelMap, level_map
 from cspine.paths import read_json
 from cspine.pictures.planes import spine_place
 from cspine.predictor import OpenStudy, Predictor
+from cspine.report.bones import REACH_MM, level_bones
 from cspine.report.frame import SPINE_MM, Frame, report_frame
 from cspine.report.heat import draw_heat
 from cspine.report.levels import LevelReading, read_levels
@@ -31,7 +32,7 @@ from cspine.search import Search
 from cspine.stopwatch import Stopwatch
 from cspine.tasks.base import LooksAtLevels, StudyImages, find_task
 
-FOUND, SURFACE_AT = 0.5, 0.35
+FOUND = 0.5
 # Where stage 1 knows slices only, the levels are drawn within this box: mm before, behind and beside the bodies.
 BEFORE_MM, BEHIND_MM, BESIDE_MM = 16.0, 48.0, 32.0
 SLICE_MAP_MM = 4.0
@@ -44,7 +45,7 @@ class Reading:
     name: str
     frame: Frame
     volume_hu: np.ndarray  # int16
-    labels: np.ndarray  # uint8, 1 to 7 for C1 to C7
+    labels: np.ndarray  # uint8, 1 to 7 for the bone of C1 to C7
     heat: np.ndarray | None  # float32, 0 to 1
     levels: tuple[LevelReading, ...]
     patient: tuple[float, float] | None  # probability and threshold
@@ -122,23 +123,24 @@ class Reader:
             with watch("search"):
                 boxes = self._boxes(self.search, name, opened, views, row)
             notes = (*notes, self.search.note(name, len(boxes)))
-        frame = _frame(study, found, crop)
+        frame = study_frame(study, found, crop)
         with watch("heat"):
             heat = None if row is None else self._heat(row[1:], opened, views, frame)
         with watch("voxels"):
             volume_hu = frame.sample(study.volume)
-            likeliest, probability = frame.sample_map(found, crop)
-            labels = keep_largest(np.where(probability > FOUND, likeliest, 0).astype(np.uint8))
+            labels, probability = found_levels(found, frame, crop)
+        with watch("bones"):
+            # The boxes about levels known on slices alone are wide enough.
+            reach_mm = REACH_MM if _maps(self.finder.config.task) else 0.0
+            bones = level_bones(volume_hu, labels, probability, frame.voxel_mm, reach_mm)
         with watch("meshes"):
-            # Processes are thin and maps coarse: surfaces reach further than labels, those of levels that are found.
-            regions = np.where((probability > SURFACE_AT) & np.isin(np.arange(8), labels)[likeliest], likeliest, 0)
-            surfaces = level_surfaces(volume_hu, keep_largest(regions.astype(np.uint8)), frame.voxel_mm)
+            surfaces = level_surfaces(bones, frame.voxel_mm)
         levels = read_levels(labels, frame, self._told(row), self.thresholds_as_frequency())
         lesions = pd.DataFrame(columns=list(LESION_COLUMNS))
         if boxes is not None and len(boxes):
             lesions = find_lesions(name, boxes, study.geometry, levels_by_map(boxes, study.geometry, found, crop))
         return Reading(
-            name, frame, volume_hu, labels, heat, levels, self._patient(row), lesions, tuple(surfaces),
+            name, frame, volume_hu, bones, heat, levels, self._patient(row), lesions, tuple(surfaces),
             (*extra, *notes), dict(watch.seconds),
         )  # fmt: skip
 
@@ -219,7 +221,7 @@ def map_from_slices(presence: np.ndarray, study: Study, crop: Crop) -> LevelMap:
     return level_map(presence.T[:, :, None, None] * inside, study.geometry.z_mm, field_mm)
 
 
-def _frame(study: Study, found: LevelMap, crop: Crop) -> Frame:
+def study_frame(study: Study, found: LevelMap, crop: Crop) -> Frame:
     """About the middle of the levels; about the whole cached square where none is found."""
     rows, columns = np.nonzero(level_labels(found.probabilities, 255 * FOUND).any(axis=0))
     shape = study.volume.shape[1], study.volume.shape[2]
@@ -228,6 +230,12 @@ def _frame(study: Study, found: LevelMap, crop: Crop) -> Frame:
     ratio = crop.size_px / found.probabilities.shape[-1]
     middle = [(float(ends.min() + ends.max()) / 2 + 0.5) * ratio - 0.5 for ends in (rows, columns)]
     return report_frame(study.geometry, shape, crop.to_original(*middle), SPINE_MM)
+
+
+def found_levels(found: LevelMap, frame: Frame, crop: Crop) -> tuple[np.ndarray, np.ndarray]:
+    """Labels 0 to 7 of a map on the frame, of each level the largest piece, and the probability of the likeliest."""
+    likeliest, probability = frame.sample_map(found, crop)
+    return keep_largest(np.where(probability > FOUND, likeliest, 0).astype(np.uint8)), probability
 
 
 def _maps(task: str) -> bool:

@@ -1,4 +1,4 @@
-"""The levels as surfaces: bone within each level's region, marching cubes, smoothed and thinned out."""
+"""The levels' bones as surfaces: marching cubes, smoothed and thinned out."""
 
 from dataclasses import dataclass
 
@@ -9,7 +9,6 @@ from skimage.measure import marching_cubes
 
 from cspine.anatomy import LEVELS
 
-BONE_HU = 180.0
 CELL_MM = 1.4  # vertices nearer to each other than this become one
 VOXEL_MM = 1.0
 LEAST_VERTICES = 30
@@ -25,40 +24,18 @@ class Surface:
     faces: np.ndarray
 
 
-def level_surfaces(volume_hu: np.ndarray, levels: np.ndarray, voxel_mm: float) -> list[Surface | None]:
-    """A surface of each of C1..C7 from HU (z, y, x) and labels 0 to 7 there; None for a level without any.
-
-    Where a level's region holds too little bone its region itself is drawn.
-    """
-    boxes = ndimage.find_objects(levels, len(LEVELS))
+def level_surfaces(bones: np.ndarray, voxel_mm: float) -> list[Surface | None]:
+    """A surface of each of C1..C7 from labels 0 to 7 (z, y, x); None for a level without any."""
+    boxes = ndimage.find_objects(bones, len(LEVELS))
     return [
-        None if box is None else _surface(volume_hu, levels, level, box, voxel_mm)
+        None if box is None else _surface(bones[box] == level, [part.start for part in box], voxel_mm)
         for level, box in enumerate(boxes, start=1)
     ]
 
 
-def _surface(
-    volume_hu: np.ndarray, levels: np.ndarray, level: int, box: tuple[slice, ...], voxel_mm: float
-) -> Surface | None:
-    margin = 2
-    wide = tuple(slice(max(0, part.start - margin), part.stop + margin) for part in box)
-    region = levels[wide] == level
-    bone = (ndimage.gaussian_filter(volume_hu[wide].astype(np.float32), 0.5 / voxel_mm) > BONE_HU) & region
-    shape = _solid(bone) if bone.sum() > 0.15 * region.sum() else region
+def _surface(shape: np.ndarray, start: list[int], voxel_mm: float) -> Surface | None:
     made = _march(shape, voxel_mm)
-    if made is None:
-        return None
-    start = np.array([part.start for part in wide])
-    return Surface((made.vertices + start).astype(np.float32), made.faces)
-
-
-def _solid(bone: np.ndarray) -> np.ndarray:
-    """The largest piece of bone with its marrow: cavities and small gaps closed."""
-    closed = ndimage.binary_closing(np.pad(bone, 2), iterations=2)[2:-2, 2:-2, 2:-2] | bone
-    pieces, count = ndimage.label(ndimage.binary_fill_holes(closed), np.ones((3, 3, 3)))
-    if count > 1:
-        pieces = pieces == np.bincount(pieces.ravel())[1:].argmax() + 1
-    return pieces > 0
+    return None if made is None else Surface((made.vertices + start).astype(np.float32), made.faces)
 
 
 def _march(shape: np.ndarray, voxel_mm: float) -> Surface | None:
