@@ -5,6 +5,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 from simulated_runs import SimulatedRuns
@@ -31,7 +32,8 @@ def opened(study: CachedStudy, stage1: LoadedMember) -> OpenStudy:
 def held_out_by(fold: int, searched: Prepared, folder: Path) -> tuple[Path, CachedStudy]:
     """An oof/ in which only this fold is trained, and a study with a mask that it held out."""
     for run in ("v", "d"):
-        shutil.copytree(searched.oof / run, folder / run, ignore=shutil.ignore_patterns(f"fold{1 - fold}"))
+        left_out = shutil.ignore_patterns(f"fold{1 - fold}", "lesions.csv")
+        shutil.copytree(searched.oof / run, folder / run, ignore=left_out)
     boxes = read_found_boxes(folder / "d" / f"fold{fold}" / "predictions.csv")
     uid = next(uid for uid in searched.data.uids[1:5] if uid in set(boxes[STUDY]))
     return folder, open_study(searched.vertebra, uid)
@@ -60,7 +62,9 @@ def test_all_folds_search_a_new_study_and_their_order_changes_nothing(searched: 
     assert len(member.models) == 2
 
     def find(by: LoadedMember) -> np.ndarray:
-        found = Search(searched.oof, by).find("new", opened(study, stage1), study.geometry, study.crop, None)
+        search = Search(searched.oof, by)
+        search.least_score = 0.0
+        found = search.find("new", opened(study, stage1), study.geometry, study.crop, None)
         return found[["file_number", "x", "y", "width", "height", "score"]].to_numpy(float)
 
     both, one, other = (find(replace(member, models=models)) for models in (member.models, *zip(member.models)))
@@ -79,6 +83,7 @@ def test_only_slices_of_the_levels_taken_for_fractured(searched: Prepared, tmp_p
     (oof / "ensemble").mkdir()
     (oof / "ensemble" / "blend.json").write_text("{}")
     search, study = Search(oof, member), open_study(searched.vertebra, searched.data.uids[0])
+    search.least_score = 0.0
     presence = np.zeros((8, 7))
     presence[:4, 0] = presence[3:, 1] = 1.0
 
@@ -132,3 +137,21 @@ def test_the_one_whole_run_of_detectors_searches(tmp_path: Path, capsys: pytest.
         choose_detector(runs.oof, None)
     assert choose_detector(runs.oof, "half") == "half"
     assert choose_detector(runs.oof, "none") is None
+
+
+def test_boxes_count_that_score_what_one_lesion_a_study_does(searched: Prepared, tmp_path: Path) -> None:
+    shutil.copytree(searched.oof, tmp_path / "oof")
+    file = tmp_path / "oof" / "d" / "lesions.csv"
+    member, stage1 = load_run(tmp_path / "oof", "d", CPU), load_run(searched.oof, "v", CPU)
+    study = open_study(searched.vertebra, searched.data.uids[0])
+    boxes = read_found_boxes(tmp_path / "oof" / "d" / "boxes.csv")
+    mine = boxes[boxes[STUDY] == study.uid]["score"].sort_values(ascending=False)
+    assert len(mine) > 2
+    cut, studies = float(mine.iloc[1]), len(searched.data.uids)
+    for rows, least in (([0.99] * (studies - 1) + [cut, 0.01, 0.01], cut), ([0.99] * studies, 0.0)):
+        pd.DataFrame({"score": rows}).sample(frac=1, random_state=0).to_csv(file, index=False)
+        search = Search(tmp_path / "oof", member)
+        assert search.least_score == pytest.approx(least)
+        found = search.find(study.uid, opened(study, stage1), study.geometry, study.crop, None)
+        assert len(found) == (mine >= least).sum()
+    assert "found out of fold." in search.note(study.uid, 2)

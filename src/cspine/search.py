@@ -1,4 +1,7 @@
-"""A study searched by a run of detectors: by its models, or, where they may have seen it, what it found out of fold."""
+"""A study searched by a run of detectors: by its models, or, where they may have seen it, what it found out of fold.
+
+Of what is found the surest is told: boxes that score at least what as many lesions as studies do out of fold.
+"""
 
 from functools import cached_property
 from pathlib import Path
@@ -6,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
+from cspine.box_runs import LESIONS
 from cspine.data.geometry import Geometry
 from cspine.data.preprocess import Crop
 from cspine.errors import UsageError, UserError
@@ -13,10 +17,12 @@ from cspine.inference import LoadedMember
 from cspine.paths import need
 from cspine.predictor import OpenStudy
 from cspine.runs import ENSEMBLE, RUN_TABLES, all_runs
-from cspine.tables import STUDY, read_found_boxes
+from cspine.tables import STUDY, read_csv, read_found_boxes
 from cspine.tasks.detector import found_boxes
 
 KIND, NOBODY = "localise", "none"
+# Out of fold, on average; of patients with a fracture most have one or two fractured levels, and half have none.
+LESIONS_A_STUDY = 1.0
 
 
 def choose_detector(oof: Path, name: str | None) -> str | None:
@@ -53,7 +59,7 @@ class Search:
         # Only studies in the table of stage 1 can be trained on or held out.
         slices = need(oof / self.stage1 / RUN_TABLES["vertebra"], _command(self.stage1))
         self._trained_on = frozenset(pd.read_parquet(slices, columns=[STUDY])[STUDY])
-        self._table = oof / self.name / RUN_TABLES[KIND]
+        self._folder = oof / self.name
 
     def trained_on(self, uid: str) -> bool:
         """Some of its models may have learned from the study."""
@@ -62,29 +68,42 @@ class Search:
     def find(
         self, uid: str, study: OpenStudy, geometry: Geometry, crop: Crop, fractured: np.ndarray | None
     ) -> pd.DataFrame:
-        """The study's boxes under tables.FOUND_BOXES; `crop` is the square that the run's preprocessing cuts.
+        """The study's boxes under tables.FOUND_BOXES that score at least `least_score`.
 
-        `fractured`, bool (7,), are the levels taken for fractured, for a run that searches those alone. Raises
-        UserError for a study that was trained on where not all folds are.
+        `crop` is the square that the run's preprocessing cuts; `fractured`, bool (7,), are the levels taken for
+        fractured, for a run that searches those alone. Raises UserError for a study that was trained on where not all
+        folds are.
         """
         if self.trained_on(uid):
-            return self._out_of_fold[self._out_of_fold[STUDY] == uid]
+            boxes = self._out_of_fold[self._out_of_fold[STUDY] == uid]
+            return boxes[boxes["score"] >= self.least_score]
         config, presence = self.member.config, study.presence(self.stage1)
         searched = presence
         if config.localise.search == "fractured":
             assert fractured is not None  # there is an ensemble
             searched = presence * fractured
         found = self.member.infer(study.images(self.member).with_stage1(searched), study.device)
-        return found_boxes(found, presence, uid, geometry, crop, config)
+        boxes = found_boxes(found, presence, uid, geometry, crop, config)
+        return boxes[boxes["score"] >= self.least_score]
 
     def note(self, uid: str, boxes: int) -> str:
         """What to tell of a study's boxes, so many."""
         how = " out of fold" if self.trained_on(uid) else ""
-        return f"Lesions by {self.name}: {boxes or 'no'} {'box' if boxes == 1 else 'boxes'} found{how}."
+        cut = f" that score at least {self.least_score:.2f}" if self.least_score else ""
+        return f"Lesions by {self.name}: {boxes or 'no'} {'box' if boxes == 1 else 'boxes'} found{how}{cut}."
+
+    @cached_property
+    def least_score(self) -> float:
+        """Below it lie more than LESIONS_A_STUDY; 0 where so many were not found, or not all folds are trained."""
+        if not (file := self._folder / LESIONS).exists():
+            return 0.0
+        scores = np.sort(read_csv(file, ("score",))["score"].to_numpy(float))[::-1]
+        kept = round(LESIONS_A_STUDY * len(self._trained_on))
+        return float(scores[kept - 1]) if len(scores) > kept else 0.0
 
     @cached_property
     def _out_of_fold(self) -> pd.DataFrame:
-        return read_found_boxes(need(self._table, _command(self.name)))
+        return read_found_boxes(need(self._folder / RUN_TABLES[KIND], _command(self.name)))
 
 
 def _command(run: str) -> str:
