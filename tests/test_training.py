@@ -18,15 +18,17 @@ from tiny_pipeline import ALONE, Prepared
 
 from cspine.anatomy import LEVELS, TARGETS
 from cspine.bundle import Bundle, from_runs
+from cspine.config import config_hash
 from cspine.data.cache import open_study
 from cspine.data.decode import DecodeTask, decode_study
 from cspine.data.prepare import prepare_and_report
 from cspine.errors import UsageError, UserError
 from cspine.inference import LoadedMember, load_member, load_run, study_images
+from cspine.paths import read_json
 from cspine.pipeline import Job, plan
 from cspine.tables import STUDY, read_folds, read_slices, read_study_table
 from cspine.tasks.base import StudyImages, find_task
-from cspine.training import side_by_side, train_fold
+from cspine.training import side_by_side, train_fold, train_jobs
 
 ROOT = Path(__file__).parent.parent
 
@@ -130,6 +132,16 @@ def test_done_is_skipped_changed_is_refused_restart_begins_again(prepared: Prepa
     train_fold(prepared.vertebra, 0, ALONE, restart=True)
     assert weights.stat().st_mtime_ns != before
     assert all(torch.equal(value, old[key]) for key, value in load_file(weights).items())
+
+
+def test_a_whole_run_begins_again_with_another_config(tmp_path: Path) -> None:
+    made = Prepared(tmp_path)
+    train_jobs([Job(made.vertebra, fold) for fold in (0, 1)])
+    changed = replace(made.vertebra, train=replace(made.vertebra.train, seed=1))
+    train_jobs([Job(changed, fold) for fold in (0, 1)], restart=True)
+    hashes = {read_json(made.oof / "v" / f"fold{fold}" / "done.json")["config_hash"] for fold in (0, 1)}
+    assert hashes == {config_hash(changed)}
+    assert (made.oof / "v" / "slices.parquet").exists()
 
 
 def test_other_folds_than_it_was_trained_on_are_refused(tmp_path: Path) -> None:

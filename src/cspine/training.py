@@ -34,13 +34,18 @@ def train_jobs(jobs: list[Job], processes: int = 1, resume: bool = False, restar
     settings = jobs[0].config
     if processes == 1:
         with join_world(settings.train.device, settings.data.workers) as world:
+            if restart and world.is_main:
+                _clear(jobs)
+            world.barrier()
             for job in jobs:
-                train_fold(job.config, job.fold, world, resume, restart)
+                train_fold(job.config, job.fold, world, resume)
         return
+    if restart:
+        _clear(jobs)
     context = multiprocessing.get_context("spawn")
     with ProcessPoolExecutor(processes, context) as pool:
         for group in side_by_side(jobs):
-            for future in [pool.submit(_train_alone, job, processes, resume, restart) for job in group]:
+            for future in [pool.submit(_train_alone, job, processes, resume) for job in group]:
                 future.result()
 
 
@@ -54,11 +59,17 @@ def side_by_side(jobs: list[Job]) -> list[list[Job]]:
     return groups
 
 
-def _train_alone(job: Job, processes: int, resume: bool, restart: bool) -> None:
+def _clear(jobs: list[Job]) -> None:
+    """Delete what all the folds hold, before any is trained: a run of old folds and new ones cannot be joined."""
+    for job in jobs:
+        shutil.rmtree(fold_folder(job.config, job.fold), ignore_errors=True)
+
+
+def _train_alone(job: Job, processes: int, resume: bool) -> None:
     others = job.config.data.workers + (processes - 1) * (1 + job.config.data.workers)
     # Bars of several processes would overwrite each other; the lines at each epoch's end remain.
     with join_world(job.config.train.device, others, bars=False) as world:
-        train_fold(job.config, job.fold, world, resume, restart)
+        train_fold(job.config, job.fold, world, resume)
 
 
 def train_fold(config: Config, fold: int | None, world: World, resume: bool = False, restart: bool = False) -> None:
