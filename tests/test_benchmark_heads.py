@@ -13,6 +13,7 @@ from cspine.anatomy import LEVELS
 from cspine.benchmarks.aggregations import WAYS, aggregated, aggregations_table
 from cspine.benchmarks.heads import heads_table
 from cspine.benchmarks.oracles import PREVALENCE, READER, level_visibility, oracles, reader_oracle
+from cspine.blend import nested_blend
 from cspine.calibrate import nested_prior
 from cspine.errors import UserError
 from cspine.metrics import auc, weighted_log_loss
@@ -92,6 +93,9 @@ def test_every_whole_run_is_a_row_between_the_oracles(prepared: Prepared) -> Non
     assert (costs.loc["f"] > 0).all()
     assert costs.loc[[PREVALENCE, READER]].isna().all(axis=None)
     assert all(name in text for name in table.index)
+    data = read_out_of_fold(find_runs(prepared.oof, ["f"]), prepared.fracture)
+    calibrated = nested_blend(data.predictions["f"][None], data.labels, data.folds)
+    assert table.loc["f", "calibrated"] == pytest.approx(weighted_log_loss(data.labels, calibrated, "column"), abs=1e-5)
 
 
 def test_without_a_whole_run_there_is_no_table(prepared: Prepared, tmp_path: Path) -> None:

@@ -1,5 +1,7 @@
 """Every fracture head in one table: its scores out of fold with intervals, and its costs, between two oracles.
 
+`calibrated` is the column loss as the ensemble takes the run: scale and biases fitted on the other folds.
+
 Seconds a study are those of one fold's model from the cached study, with stage 1's levels given: what the head itself
 adds to an inference.
 """
@@ -12,12 +14,14 @@ import numpy as np
 import pandas as pd
 
 from cspine.benchmarks.oracles import oracles
+from cspine.blend import nested_blend
 from cspine.bootstrap import MEASURES, Interval, Predicted, intervals
 from cspine.config import Config
 from cspine.data.cache import bad_studies, open_study
 from cspine.engine.distributed import choose_device
 from cspine.errors import UserError
 from cspine.held_out import load_placed_fold, out_of_fold_images, out_of_fold_presence
+from cspine.metrics import weighted_log_loss
 from cspine.paths import find_dataset
 from cspine.runs import ENSEMBLE, OutOfFold, Run, complete_runs, find_runs, read_out_of_fold
 from cspine.scores import TOLD, number, text_table
@@ -76,16 +80,18 @@ def _row(name: str, data: OutOfFold, predictions: np.ndarray) -> dict[str, objec
     for measure in MEASURES:
         interval: Interval = found[measure]
         row |= {measure: interval.value, f"{measure}_low": interval.low, f"{measure}_high": interval.high}
+    calibrated = nested_blend(predictions[None], data.labels, data.folds)
+    row["calibrated"] = weighted_log_loss(data.labels, calibrated, "column")
     return row | {"minutes": np.nan, "seconds_a_study": np.nan}
 
 
 def _text(table: pd.DataFrame) -> str:
-    header = ["", *(TOLD[measure] for measure in MEASURES), "minutes", "s a study"]
+    header = ["", *(TOLD[measure] for measure in MEASURES), "calibrated", "minutes", "s a study"]
     rows = []
     for name, row in table.iterrows():
         cells = [_with_ends(row, m) if m in SHOWN_WITH_ENDS else number(row[m], 3) for m in MEASURES]
         costs = [number(None if np.isnan(row[key]) else row[key], 2) for key in ("minutes", "seconds_a_study")]
-        rows.append([str(name), *cells, *costs])
+        rows.append([str(name), *cells, number(row["calibrated"], 3), *costs])
     return text_table(header, rows)
 
 
