@@ -1,9 +1,11 @@
 """Pre-train a head on single levels of phantoms, drawn for it and half of them fractured, before it sees a data set:
 
-    python src/pretrain.py --config configs/fracture/sequence.yaml --levels 4000 model.cells=true crop.boxes=1
+    python src/pretrain.py --config configs/fracture/sequence.yaml --levels 4000 model.cells=true crop.boxes=1 \\
+        crop.hide_mask=0.3 crop.wear_mask=0.6
     python src/train.py --config configs/fracture/sequence.yaml --fold all model.cells=true crop.boxes=1 \\
         model.start=oof/fracture-sequence/pretrained/weights.safetensors
 
+Masks of levels drawn alone are exact, and worn or hidden they are as stage 1's, or as heads on whole slices have none.
 For little data; what phantoms teach holds for phantoms, and on patients it is to be measured like any other choice.
 """
 
