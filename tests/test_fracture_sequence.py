@@ -316,6 +316,7 @@ def test_two_processes_learn_what_one_does_at_the_same_global_batch(levels: Leve
         ({"model": Model()}, "needs model.name=sequence_classifier"),
         ({"augment": Augment(mixup=0.2)}, r"not transformed by augment\.mixup"),
         ({"augment": Augment(distortion=0.2)}, r"not transformed by augment\.distortion"),
+        ({"crop": Crop(hide_mask=0.6, wear_mask=0.6)}, "shares, together at most 1"),
     ],
 )
 def test_what_it_cannot_do_is_refused(levels: Levels, changes: dict, told: str) -> None:

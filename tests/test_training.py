@@ -129,7 +129,7 @@ def test_done_is_skipped_changed_is_refused_restart_begins_again(prepared: Prepa
     with pytest.raises(UserError, match=r"train\.seed: 0 -> 1.*--restart"):
         train_fold(changed, 0, ALONE)
     old = load_file(weights)
-    train_fold(prepared.vertebra, 0, ALONE, restart=True)
+    train_jobs([Job(prepared.vertebra, 0)], restart=True)
     assert weights.stat().st_mtime_ns != before
     assert all(torch.equal(value, old[key]) for key, value in load_file(weights).items())
 
@@ -168,7 +168,7 @@ def test_other_data_than_it_was_trained_on_is_refused(tmp_path: Path) -> None:
     prepare_and_report(made.data.config, ("train",))
     with pytest.raises(UserError, match=r"fold0 was trained on other data than .*fingerprint\.json describes"):
         train_fold(made.vertebra, 0, ALONE)
-    train_fold(made.vertebra, 0, ALONE, restart=True)
+    train_jobs([Job(made.vertebra, 0)], restart=True)
 
 
 def test_a_head_on_all_data_holds_nothing_out_and_leaves_the_table(prepared: Prepared) -> None:

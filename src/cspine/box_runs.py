@@ -62,9 +62,13 @@ def run_config(run: Run, config: DatasetConfig) -> Config:
 
 def read_box_scores(run: Run, config: DatasetConfig) -> dict[str, Any]:
     """`box_scores` of what a run left."""
-    boxes = read_found_boxes(run.folder / "boxes.csv")
+    return box_scores(read_found_boxes(run.folder / "boxes.csv"), read_lesions(run), run_config(run, config))
+
+
+def read_lesions(run: Run) -> pd.DataFrame:
+    """What `write_lesions` left of a run."""
     lesions = read_csv(run.folder / LESIONS, LESION_COLUMNS, "make it with: python src/train.py (the run's config)")
-    return box_scores(boxes, lesions.fillna({"level": ""}), run_config(run, config))
+    return lesions.fillna({"level": ""})
 
 
 def box_scores(boxes: pd.DataFrame, lesions: pd.DataFrame, config: Config) -> dict[str, Any]:

@@ -40,13 +40,13 @@ class LoadedMember:
         return make(self.models, self.config, images, device)
 
 
-def load_run(oof: Path, name: str, device: torch.device) -> LoadedMember:
-    """A run of oof/ alone: its model of all data where that is trained, else all its trained folds.
+def load_run(oof: Path, name: str, device: torch.device, alone: bool = True) -> LoadedMember:
+    """A run of oof/: its model of all data where that is trained, else all its trained folds.
 
-    Raises UserError for a run that cannot stand alone, because its background mask is learned from another.
+    Raises UserError for a run that cannot stand `alone`, because its background mask is learned from another.
     """
     member = describe_run(oof, name)
-    if (settings := member.typed_config().preprocess).mask == "learned":
+    if alone and (settings := member.typed_config().preprocess).mask == "learned":
         raise UserError(f"{name}: its background mask comes from {settings.mask_run}; a run without one can be drawn")
     return load_member(member, Bundle(oof, (), (), {}), device)
 

@@ -76,15 +76,20 @@ class Search:
         """
         if self.trained_on(uid):
             boxes = self._out_of_fold[self._out_of_fold[STUDY] == uid]
-            return boxes[boxes["score"] >= self.least_score]
+        else:
+            boxes = self._search(uid, study, geometry, crop, fractured)
+        return boxes[boxes["score"] >= self.least_score]
+
+    def _search(
+        self, uid: str, study: OpenStudy, geometry: Geometry, crop: Crop, fractured: np.ndarray | None
+    ) -> pd.DataFrame:
         config, presence = self.member.config, study.presence(self.stage1)
         searched = presence
         if config.localise.search == "fractured":
             assert fractured is not None  # there is an ensemble
             searched = presence * fractured
         found = self.member.infer(study.images(self.member).with_stage1(searched), study.device)
-        boxes = found_boxes(found, presence, uid, geometry, crop, config)
-        return boxes[boxes["score"] >= self.least_score]
+        return found_boxes(found, presence, uid, geometry, crop, config)
 
     def note(self, uid: str, boxes: int) -> str:
         """What to tell of a study's boxes, so many."""
@@ -94,7 +99,10 @@ class Search:
 
     @cached_property
     def least_score(self) -> float:
-        """Below it lie more than LESIONS_A_STUDY; 0 where so many were not found, or not all folds are trained."""
+        """As many lesions as LESIONS_A_STUDY score this; 0 where fewer were found, or not all folds are trained.
+
+        Out of fold one model tells; the mean over several, of a new study, is rather lower, and so fewer are shown.
+        """
         if not (file := self._folder / LESIONS).exists():
             return 0.0
         scores = np.sort(read_csv(file, ("score",))["score"].to_numpy(float))[::-1]

@@ -72,15 +72,12 @@ def _train_alone(job: Job, processes: int, resume: bool) -> None:
         train_fold(job.config, job.fold, world, resume)
 
 
-def train_fold(config: Config, fold: int | None, world: World, resume: bool = False, restart: bool = False) -> None:
+def train_fold(config: Config, fold: int | None, world: World, resume: bool = False) -> None:
     """Train a fold (None: all data) unless it is done already, and join the run's table when all folds are done.
 
     Raises UserError where the folder holds a run of another config, or an interrupted one without `resume`.
     """
     folder = fold_folder(config, fold)
-    if restart and world.is_main:
-        shutil.rmtree(folder, ignore_errors=True)
-    world.barrier()
     if _is_done(config, folder, resume):
         _say(world, f"{folder}: done already")
     else:

@@ -12,14 +12,13 @@ from tqdm import tqdm
 
 from cspine.anatomy import LEVELS, TARGETS
 from cspine.bootstrap import Interval, Predicted, differences, intervals
-from cspine.box_runs import LESIONS, link_studies, run_config
+from cspine.box_runs import link_studies, read_lesions, run_config
 from cspine.config import Config
 from cspine.errors import UserError
-from cspine.lesions import LESION_COLUMNS
 from cspine.look_heat import heat_boxes
-from cspine.runs import Run, all_runs, complete_runs, find_runs, read_out_of_fold
+from cspine.runs import Run, complete_runs, find_runs, read_out_of_fold
 from cspine.scores import number, text_table
-from cspine.tables import STUDY, read_csv
+from cspine.tables import STUDY
 from cspine.thresholds import nested_thresholds
 from cspine.ways import compare_ways
 
@@ -34,7 +33,7 @@ def lesion_member_table(names: Sequence[str], config: Config) -> str:
     """
     oof = Path(config.paths.oof)
     heads = complete_runs(oof, "fracture")
-    finders = find_runs(oof, names) if names else [run for run in all_runs(oof, "localise") if run.lacks() is None]
+    finders = find_runs(oof, names) if names else complete_runs(oof, "localise")
     if not heads or not finders:
         kind, file = ("fracture heads", "fracture/slice") if not heads else ("detectors", "localise/ssd")
         command = f"python src/train.py --config configs/{file}.yaml --fold all"
@@ -70,8 +69,7 @@ def best_scores(lesions: pd.DataFrame, uids: Sequence[str], least: float) -> np.
 
 def _lesions(run: Run, config: Config) -> pd.DataFrame:
     if run.kind == "localise":
-        command = "make it with: python src/train.py (the run's config)"
-        return read_csv(run.folder / LESIONS, LESION_COLUMNS, command).fillna({"level": ""})
+        return read_lesions(run)
     return link_studies(heat_boxes(run, config), run_config(run, config))
 
 

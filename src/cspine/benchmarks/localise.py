@@ -10,7 +10,7 @@ from cspine.box_runs import COLUMNS, box_scores, link_studies, read_box_scores, 
 from cspine.config import Config
 from cspine.errors import UserError
 from cspine.look_heat import heat_boxes
-from cspine.runs import Run, all_runs, find_runs
+from cspine.runs import Run, complete_runs, find_runs
 from cspine.scores import number
 from cspine.tables import read_csv
 
@@ -24,7 +24,7 @@ def localise_table(names: Sequence[str], config: Config) -> str:
     training, the median over epochs.
     """
     oof = Path(config.paths.oof)
-    runs = find_runs(oof, names) if names else [run for run in all_runs(oof, "localise") if run.lacks() is None]
+    runs = find_runs(oof, names) if names else complete_runs(oof, "localise")
     if not runs:
         command = "python src/train.py --config configs/localise/ssd.yaml --fold all"
         raise UserError(f"{oof}/ holds no whole run of detectors; train one: {command}")

@@ -20,7 +20,7 @@ from cspine.errors import UserError
 # Boxes so near to each other along z mean one fracture, and an image so near to a box is not said to show none.
 BRIDGED_MM = 5.0
 BESIDE_MM = 3.0
-# A mask that says nothing: 0 for the models, so that an encoder without its channel sees the same.
+# A mask that says nothing. Models see 255 as 1 and this as 0, to a 255th: as an encoder without the channel does.
 HIDDEN = 128
 
 if TYPE_CHECKING:
@@ -63,6 +63,9 @@ class LevelSamples:
     augment: Augment | None = None
 
     def __post_init__(self) -> None:
+        crop = self.config.crop
+        if crop.hide_mask + crop.wear_mask > 1:
+            raise UserError(f"{self.config.name}: crop.hide_mask and crop.wear_mask are shares, together at most 1")
         self.fractured = np.array([level.fractured for level in self.levels], bool)
         self.repaint = None if self.augment is None else make_augmenter(grey_only(self.augment, self.config.name))
 

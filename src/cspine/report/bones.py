@@ -44,8 +44,7 @@ def level_bones(
     """Labels 1 to 7, uint8 (z, y, x), of the levels' bones with their marrow.
 
     `labels` say where levels are found and `probability` how likely, on the voxels of the HU. Further than `reach_mm`
-    from there nothing is taken. A level without bone
-    keeps its labels.
+    from there nothing is taken. A level without bone keeps its labels.
     """
     bones = solid_bones(volume_hu, grow_levels(volume_hu, labels, probability, voxel_mm, reach_mm), voxel_mm)
     boneless = np.array([False, *(box is None for box in ndimage.find_objects(bones, len(LEVELS)))])

@@ -9,7 +9,7 @@ import pandas as pd
 import torch
 
 from cspine.anatomy import LEVELS, OVERALL, TARGETS
-from cspine.bundle import Bundle, describe_run, from_runs
+from cspine.bundle import from_runs
 from cspine.calibrations import frequency
 from cspine.config import Preprocess
 from cspine.data.dicom import load_study
@@ -17,7 +17,7 @@ from cspine.data.levels3d import keep_largest, level_labels
 from cspine.data.preprocess import Crop, cut, plan_study
 from cspine.data.study import Study
 from cspine.errors import UserError
-from cspine.inference import LoadedMember, load_member
+from cspine.inference import LoadedMember, load_run
 from cspine.lesions import LESION_COLUMNS, find_lesions, levels_by_map
 from cspine.level_maps import LevelMap, level_map
 from cspine.paths import read_json
@@ -88,7 +88,7 @@ class Reader:
     def _load(self, oof: Path, run: str) -> LoadedMember:
         """A run with all those that it reads, each loaded once."""
         if run not in self.runs:
-            self.runs[run] = load_member(describe_run(oof, run), Bundle(oof, (), (), {}), self.device)
+            self.runs[run] = load_run(oof, run, self.device, alone=False)
         for other in self.runs[run].config.reads:
             self._load(oof, other)
         return self.runs[run]
@@ -104,9 +104,8 @@ class Reader:
         """A folder of DICOM files or a NIfTI file. Raises StudyError where it cannot be decoded.
 
         `boxes` are those of the study under tables.FOUND_BOXES, to be joined to lesions; without them the detectors
-        search. `known` are the eight
-        probabilities of a study that was trained on, from out of fold, to stand in the place of the models' own.
-        `extra` are notes to put before the others.
+        search. `known` are the eight probabilities of a study that was trained on, from out of fold, to stand in the
+        place of the models' own. `extra` are notes to put before the others.
         """
         watch = Stopwatch()
         with watch("decoding"):
