@@ -47,7 +47,7 @@ class World:
 def join_world(device: str = "auto", others: int = 0, bars: bool = True) -> Iterator[World]:
     """Join the processes that torchrun started, or be alone; `others` are processes that want a core of their own."""
     size, rank = int(os.environ.get("WORLD_SIZE", 1)), int(os.environ.get("RANK", 0))
-    chosen = own_device(device)
+    chosen, threads = own_device(device), torch.get_num_threads()
     share_cores(others)
     if size > 1:
         dist.init_process_group("nccl" if chosen.type == "cuda" else "gloo")
@@ -56,6 +56,7 @@ def join_world(device: str = "auto", others: int = 0, bars: bool = True) -> Iter
     finally:
         if size > 1:
             dist.destroy_process_group()
+        torch.set_num_threads(threads)
 
 
 def share_cores(others: int) -> None:
