@@ -6,9 +6,9 @@ import numpy as np
 import pandas as pd
 
 from cspine.anatomy import LEVELS
+from cspine.data.bones import solid_bones
 from cspine.data.geometry import Geometry
 from cspine.lesions import find_lesions
-from cspine.report.bones import solid_bones
 from cspine.report.frame import report_frame
 from cspine.report.levels import read_levels
 from cspine.report.reader import Reading

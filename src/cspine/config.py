@@ -110,6 +110,8 @@ class Volume:
     # Share of a window that the next one covers again where a study is longer than one.
     overlap: float = setting(0.5, low=0, high=0.9)
     windows_per_study: int = setting(4, low=1)  # drawn from each training study, anew every epoch
+    # How far, from where vertebra/volume finds it, each level of a level map is grown along bone; 0 leaves it as found.
+    grow_mm: float = setting(0.0, low=0, high=100)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -14,6 +14,7 @@ from tqdm import tqdm
 from cspine.anatomy import LEVELS
 from cspine.bundle import describe_run
 from cspine.config import Config
+from cspine.data.bones import level_bones, solid_bones
 from cspine.data.cache import CachedStudy
 from cspine.data.dicom import load_study
 from cspine.data.layout import image_folder, masks_on_disk, study_path
@@ -22,7 +23,6 @@ from cspine.errors import UserError
 from cspine.held_out import placed
 from cspine.level_maps import require_level_maps, run_level_map
 from cspine.paths import find_dataset
-from cspine.report.bones import level_bones, solid_bones
 from cspine.report.frame import Frame
 from cspine.report.levels import thickest
 from cspine.report.reader import found_levels, study_frame

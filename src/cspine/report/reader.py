@@ -12,6 +12,7 @@ from cspine.anatomy import LEVELS, OVERALL, TARGETS
 from cspine.bundle import from_runs
 from cspine.calibrations import frequency
 from cspine.config import Preprocess
+from cspine.data.bones import REACH_MM, level_bones
 from cspine.data.dicom import load_study
 from cspine.data.levels3d import keep_largest, level_labels
 from cspine.data.preprocess import Crop, cut, plan_study
@@ -23,7 +24,6 @@ from cspine.level_maps import LevelMap, level_map
 from cspine.paths import read_json
 from cspine.pictures.planes import spine_place
 from cspine.predictor import OpenStudy, Predictor
-from cspine.report.bones import REACH_MM, level_bones
 from cspine.report.frame import SPINE_MM, Frame, report_frame
 from cspine.report.heat import draw_heat
 from cspine.report.levels import LevelReading, read_levels

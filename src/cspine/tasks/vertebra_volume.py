@@ -17,6 +17,7 @@ from cspine.anatomy import LEVELS
 from cspine.config import Config
 from cspine.data.augment3d import put_window
 from cspine.data.grid import Grid, study_grid
+from cspine.data.grown_map import bone_window, grow_map
 from cspine.data.mixup import refuse_mixup
 from cspine.data.volumes import VolumeSamples, WindowSamples, join_windows, study_windows
 from cspine.engine.forward import model_probabilities
@@ -38,6 +39,8 @@ class Task(vertebra_image.Task):
     def __init__(self, config: Config, fold: int | None) -> None:
         if config.data.neighbours:
             raise UserError(f"{config.name}: a volume has no neighbouring slices as channels; set data.neighbours=0")
+        if config.volume.grow_mm:
+            bone_window(config)
         refuse_mixup(config.augment, config.name)
         super().__init__(config, fold)
 
@@ -78,11 +81,15 @@ class Task(vertebra_image.Task):
 
     @staticmethod
     def map_levels(models: Sequence[nn.Module], config: Config, images: StudyImages, device: torch.device) -> LevelMap:
-        """Where the levels are, by the mean of the models; without the order, which knows slices only."""
+        """Where the levels are, by the mean of the models, grown along bone if the config says so.
+
+        Without the order, which knows slices only.
+        """
         field_mm = config.preprocess.field_mm
         planes_mm = study_grid(images.z_mm, config).plane_z_mm
         assert field_mm is not None  # or there would be no grid
-        return level_map(segment(models, config, images, device), planes_mm, field_mm)
+        found = level_map(segment(models, config, images, device), planes_mm, field_mm)
+        return grow_map(found, images.volume, images.z_mm, config) if config.volume.grow_mm else found
 
 
 def segmentation_loss(outputs: torch.Tensor, levels: torch.Tensor) -> torch.Tensor:

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from cspine.report.bones import BONE_HU, REACH_MM, grow_levels, level_bones, solid_bones
+from cspine.data.bones import BONE_HU, REACH_MM, grow_levels, level_bones, solid_bones
 
 TISSUE_HU, SHAPE = 40, (100, 90, 60)
 MIDDLE = slice(20, 40)
