@@ -228,6 +228,11 @@ def test_a_box_about_heat_lies_where_the_heat_is(boxed: Boxed) -> None:
     x, y, width, height = found[["x", "y", "width", "height"]].iloc[0].astype(float)
     placed = boxes_in_cache(np.array([[x, y, width, height]]), study.crop)[0] / side
     assert placed == pytest.approx([0.5 + 10 / 40, 0.25 + 4 / 40, 6 / 40, 4 / 40], abs=0.01)
+    # A sixth of the field wider, but not beyond the right and the upper edge of the planes.
+    field_mm = study.crop.height * study.geometry.pixel_spacing_mm[0]
+    wide = boxes_of_heat(heat, z_mm, (0.5, 1.0, 0.25, 0.75), study, 1, 0.8, margin_mm=field_mm / 6)
+    corner = boxes_in_cache(wide[["x", "y", "width", "height"]].to_numpy(float), study.crop)[0] / side
+    assert corner == pytest.approx([0.75 - 1 / 6, 0.25, 0.25 + 1 / 6, 0.2 + 1 / 6], abs=0.01)
 
 
 def test_the_table_has_a_row_of_a_heads_heat_too(boxed: Boxed) -> None:

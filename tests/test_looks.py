@@ -15,10 +15,12 @@ from tiny_pipeline import ALONE
 from cspine.anatomy import LEVELS, TARGETS
 from cspine.config import Config, Train
 from cspine.data.cache import open_study
+from cspine.data.level_cells import CELL_PX, cells_per_side
 from cspine.engine.forward import model_inputs
 from cspine.errors import UserError
 from cspine.inference import LoadedMember, load_fold
 from cspine.level_maps import run_level_map
+from cspine.look_heat import look_heat
 from cspine.tables import STUDY, read_folds, read_labels, read_study_table, write_table
 from cspine.tasks.base import Look, StudyImages, find_task
 from cspine.training import train_fold
@@ -106,6 +108,34 @@ def test_the_image_with_the_greatest_logit_of_its_level_is_shown(levels: Levels,
         look = look_by(replace(member, models=(Told(),)), images, level)
         assert look is not None
         assert look.shown == image
+
+
+@pytest.mark.parametrize("name", ["sequence", "study"])
+def test_a_model_that_asks_cells_is_hot_where_they_say(levels: Levels, name: str) -> None:
+    member, images = loaded(levels, name)
+    config = replace(member.config, model=replace(member.config.model, cells=True))
+    count, side = config.crop.slices, cells_per_side(config.data.image_size_px)
+    level, image, row, column = 1, 2, side - 1, 0
+    levels_before, told = (0, 1 + count) if name == "sequence" else (level, 8 + 7 * count)
+
+    class Told(torch.nn.Module):
+        def forward(self, *_: torch.Tensor) -> torch.Tensor:
+            cells = torch.full((1 if name == "sequence" else 7, count, side, side), -9.0)
+            cells[levels_before, image, row, column] = 1.0
+            return torch.cat([torch.zeros(told), cells.flatten()])[None]
+
+    look = look_by(replace(member, models=(Told(),), config=config), images, level)
+    assert look is not None
+    assert look.cells is not None
+    assert look.cells.shape == (count, side, side)
+    heat = look_heat(Told(), look, CPU)
+    assert heat.shape == (count, *look.batch["image"].shape[-2:])
+    assert heat.max() == pytest.approx(1 / (1 + np.exp(-1.0)), abs=1e-3)
+    plane, y, x = np.unravel_index(heat.argmax(), heat.shape)
+    assert plane == image
+    # A corner is as hot as its cell; between middles of cells heat falls off.
+    assert (y // CELL_PX, x // CELL_PX) == (row, column)
+    assert heat[plane, row * CELL_PX, 2 * CELL_PX] < 0.01
 
 
 @pytest.mark.parametrize("name", ["crops", "stack"])

@@ -1,11 +1,14 @@
 """Where a fracture head looks on the planes of a level: its heat, and boxes about the hottest places.
 
+A model that asks every cell where the fracture is (`model.cells`) says so itself; of others it is what moves the logit.
+
 Boxes from heat need none to learn from, so they are what a detector has to beat.
 """
 
 from functools import cache
 from typing import Any
 
+import cv2
 import numpy as np
 import pandas as pd
 import torch
@@ -16,6 +19,7 @@ from tqdm import tqdm
 from cspine.anatomy import LEVELS
 from cspine.config import Config
 from cspine.data.cache import CachedStudy, bad_studies, open_study
+from cspine.data.level_cells import CELL_PX
 from cspine.data.slices import nearest_slices
 from cspine.engine.distributed import choose_device
 from cspine.engine.saliency import smooth_gradient
@@ -32,17 +36,26 @@ HOT = 0.5
 
 
 def look_heat(model: nn.Module, look: Look, device: torch.device) -> np.ndarray:
-    """float (planes, y, x): the smoothed gradient of the level's logit on the planes of a look."""
+    """float (planes, y, x): the cells' probabilities on the planes of a look, or the smoothed gradient of the logit."""
+    if look.cells is not None:
+        return _cell_heat(look.cells, look.planes(look.batch["image"]).shape[2:])
     heat = look.planes(smooth_gradient(model, look.batch, look.output, device)).sum(axis=1)
     sigma = BLUR * min(heat.shape[1:])
     return ndimage.gaussian_filter(heat, (0, sigma, sigma))
 
 
+def _cell_heat(cells: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
+    """Linear between the middles of the cells (planes, cells, cells), the last of which may reach beyond `shape`."""
+    sides = cells.shape[2] * CELL_PX, cells.shape[1] * CELL_PX
+    return np.stack([cv2.resize(plane, sides)[: shape[0], : shape[1]] for plane in cells.astype(np.float32)])
+
+
 def heat_boxes(run: Run, config: Config) -> pd.DataFrame:
     """Boxes about what each fold's model of a fracture run looks at in the studies that it did not see.
 
-    On each plane of a level the piece of at least HOT of the level's greatest heat that holds the plane's greatest; it
-    scores the level's probability by its share of that heat. Raises UserError for a run that cannot tell.
+    On each plane of a level the piece of at least HOT of the level's greatest heat that holds the plane's greatest,
+    wider by the `crop.box_margin_mm` that people leave; it scores the level's probability by its share of that heat.
+    Raises UserError for a run that cannot tell.
     """
     if not issubclass(find_task(run.config["task"]), LooksAtLevels):
         raise UserError(f"{run.name}: its task {run.config['task']} has no method `look`, which boxes from heat need")
@@ -63,7 +76,8 @@ def heat_boxes(run: Run, config: Config) -> pd.DataFrame:
             look = task.look(one.models[0], one.config, images, one.facts[0], level, device)
             if look is not None:
                 heat = look_heat(one.models[0], look, device)
-                tables.append(boxes_of_heat(heat, look.z_mm, look.frame, study, level, float(probability)))
+                margin_mm = one.config.crop.box_margin_mm
+                tables.append(boxes_of_heat(heat, look.z_mm, look.frame, study, level, float(probability), margin_mm))
     return pd.concat([table for table in tables if len(table)] or tables, ignore_index=True)
 
 
@@ -74,9 +88,14 @@ def boxes_of_heat(
     study: CachedStudy,
     level: int,
     probability: float,
+    margin_mm: float = 0.0,
 ) -> pd.DataFrame:
-    """Of planes (planes, y, x) at `z_mm` whose frame (left, right, top, bottom) is in shares of the cached square."""
+    """Of planes (planes, y, x) at `z_mm` whose frame (left, right, top, bottom) is in shares of the cached square.
+
+    Wider by a margin, but within the planes.
+    """
     greatest, side = float(heat.max()), study.crop.size_px
+    margin = margin_mm / (study.crop.height * study.geometry.pixel_spacing_mm[0])
     rows: list[dict[str, Any]] = []
     for plane, z in zip(heat, nearest_slices(study.geometry.z_mm, z_mm).tolist(), strict=True):
         pieces, _ = ndimage.label(plane >= HOT * greatest)
@@ -84,10 +103,8 @@ def boxes_of_heat(
         if not greatest or not hottest:
             continue
         down, across = ndimage.find_objects(pieces)[hottest - 1]
-        left, right = (
-            _along(end, plane.shape[1], frame[0], frame[1]) * side - 0.5 for end in (across.start, across.stop)
-        )
-        top, bottom = (_along(end, plane.shape[0], frame[2], frame[3]) * side - 0.5 for end in (down.start, down.stop))
+        left, right = (end * side - 0.5 for end in _ends(across, plane.shape[1], frame[:2], margin))
+        top, bottom = (end * side - 0.5 for end in _ends(down, plane.shape[0], frame[2:], margin))
         (y0, x0), (y1, x1) = (
             study.geometry.to_file_pixels(z, *study.crop.to_original(y, x)) for y, x in ((top, left), (bottom, right))
         )
@@ -98,6 +115,8 @@ def boxes_of_heat(
     return pd.DataFrame(rows, columns=list(FOUND_BOXES))
 
 
-def _along(end: int, count: int, first: float, last: float) -> float:
-    """The share of the cached square at which pixel `end` of `count` begins."""
-    return first + end / count * (last - first)
+def _ends(part: slice, count: int, frame: tuple[float, float], margin: float) -> tuple[float, float]:
+    """Where pixels of `count` within a frame begin and end, with a margin; all in shares of the cached square."""
+    first, last = frame
+    step = (last - first) / count
+    return max(first, first + part.start * step - margin), min(last, first + part.stop * step + margin)

@@ -18,7 +18,7 @@ from cspine.config import Config
 from cspine.data.boxes import StudyBoxes, place_boxes
 from cspine.data.cache import CachedStudy
 from cspine.data.layout import box_file
-from cspine.data.level_cells import UNKNOWN
+from cspine.data.level_cells import UNKNOWN, cells_per_side
 from cspine.data.level_crops import LevelPlace, crop_frame, cut_level, find_levels, image_z_mm
 from cspine.data.level_samples import Level, LevelSamples, slices_known
 from cspine.data.slices import channels
@@ -124,10 +124,17 @@ class Task(FractureHead):
         if place is None:
             return None
         batch = next(_batches([place], images, config))
-        singles = mean_probabilities([model], [batch], device, config.train.precision)[0, 1 : 1 + config.crop.slices]
-        shown = int(singles.argmax()) if len(singles) else None
-        frame = crop_frame(place, config)
-        return Look(batch, 0, lambda image: image[0, :, :-1], image_z_mm(place, config), frame, shown)
+        told = mean_probabilities([model], [batch], device, config.train.precision)[0, 1:]
+        singles, cells = told[: config.crop.slices], told[config.crop.slices :]
+        return Look(
+            batch,
+            output=0,
+            planes=lambda image: image[0, :, :-1],
+            z_mm=image_z_mm(place, config),
+            frame=crop_frame(place, config),
+            shown=int(singles.argmax()) if len(singles) else None,
+            cells=as_cells(cells, config) if config.model.cells else None,
+        )
 
     def _judged(self, uid: str) -> list[LevelPlace | None]:
         return whole_levels(self.places[uid], self.volumes_mm3, self.config)
@@ -152,6 +159,12 @@ class Task(FractureHead):
             for uid, rows in table.groupby(STUDY)
             if uid in known
         }
+
+
+def as_cells(told: np.ndarray, config: Config) -> np.ndarray:
+    """(planes, cells, cells) of what a model told of the cells of a level's images, one after the other."""
+    side = cells_per_side(config.data.image_size_px)
+    return told.reshape(-1, side, side)
 
 
 def usual_volumes_mm3(places: Sequence[Sequence[LevelPlace | None]]) -> np.ndarray:

@@ -21,7 +21,7 @@ from cspine.engine.forward import mean_probabilities
 from cspine.errors import UserError
 from cspine.tasks import fracture_sequence
 from cspine.tasks.base import Look, StudyImages
-from cspine.tasks.fracture_sequence import is_judged, judged_levels
+from cspine.tasks.fracture_sequence import as_cells, is_judged, judged_levels
 from cspine.tasks.head import blended_row, mean_priors, study_loss
 
 
@@ -89,11 +89,17 @@ class Task(fracture_sequence.Task):
         if (place := places[level]) is None:
             return None
         batch = _batch(places, images, config)
-        told = mean_probabilities([model], [batch], device, config.train.precision)[0]
-        singles = told[len(TARGETS) :][: len(LEVELS) * config.crop.slices]
-        shown = int(singles.reshape(len(LEVELS), -1)[level].argmax())
-        frame = crop_frame(place, config)
-        return Look(batch, 1 + level, lambda image: image[0, level, :, :-1], image_z_mm(place, config), frame, shown)
+        told = mean_probabilities([model], [batch], device, config.train.precision)[0, len(TARGETS) :]
+        singles, cells = np.split(told, [len(LEVELS) * config.crop.slices])
+        return Look(
+            batch,
+            output=1 + level,
+            planes=lambda image: image[0, level, :, :-1],
+            z_mm=image_z_mm(place, config),
+            frame=crop_frame(place, config),
+            shown=int(singles.reshape(len(LEVELS), -1)[level].argmax()),
+            cells=as_cells(cells.reshape(len(LEVELS), -1)[level], config) if config.model.cells else None,
+        )
 
     def _study_samples(self, studies: list[CachedStudy], augmented: bool) -> StudySamples:
         levels = self._samples(studies, augmented)
