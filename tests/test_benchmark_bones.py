@@ -1,12 +1,17 @@
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
+from test_fracture_sequence import Levels
 
-from cspine.benchmarks.bones import bones_table, process_shares
+from cspine.benchmarks.bones import bones_table, places_away_mm, process_shares
 from cspine.config import Config, load
+from cspine.data.cache import open_study
 from cspine.data.geometry import Geometry
+from cspine.data.grown_map import fine_grid, map_of_labels
 from cspine.errors import UserError
+from cspine.level_maps import level_map
 from cspine.report.frame import Frame
 
 
@@ -40,6 +45,20 @@ def test_behind_is_told_by_the_patient_not_by_the_rows():
     prone = vertebra(4)[:, ::-1, ::-1]
     assert process_shares(prone, prone, frame(backwards=False))[3] == 1
     assert np.isnan(process_shares(prone, prone, frame())[3])
+
+
+def test_how_far_a_levels_images_lie_from_where_the_mask_puts_them(tmp_path):
+    made = Levels(tmp_path)
+    study = open_study(made.config, made.data.uids[0])
+    coarse = level_map(np.zeros((7, 8, 12, 12)), study.geometry.z_mm[0] + 2 - 4.0 * np.arange(8), 48.0)
+    grid = fine_grid(coarse, study.geometry.z_mm)
+    right = map_of_labels(grid.sample_labels(study.levels), grid, coarse)
+    away = places_away_mm(study, right)
+    assert (away[:2] == 0).all()
+    assert np.isnan(away[2:]).all()
+    for axis, edges in ((1, [0, 1]), (2, [2]), (3, [3])):
+        moved = replace(right, probabilities=np.roll(right.probabilities, 1, axis))
+        assert places_away_mm(study, moved)[1] == pytest.approx([4.0 if edge in edges else 0 for edge in range(4)])
 
 
 def test_what_is_missing_is_named(tmp_path):

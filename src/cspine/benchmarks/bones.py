@@ -1,10 +1,13 @@
-"""The bones of the report beside the masks, on its own voxels: what stage 1 finds, the bone in it, and that grown.
+"""Bones grown from stage 1's levels beside the masks.
 
-Levels are out of fold. A process is what of a mask lies far behind the middle of its body.
+On the report's voxels what the level maps say, the bone in it, and that grown; a process is what of a mask lies far
+behind the middle of its body. And where heads on levels would cut their images by the maps, and by grown ones, beside
+where they would by the mask. Levels are out of fold.
 """
 
 import time
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -14,14 +17,17 @@ from tqdm import tqdm
 from cspine.anatomy import LEVELS
 from cspine.bundle import describe_run
 from cspine.config import Config
-from cspine.data.bones import level_bones, solid_bones
+from cspine.data.background import FOUND
+from cspine.data.bones import REACH_MM, level_bones, solid_bones
 from cspine.data.cache import CachedStudy
 from cspine.data.dicom import load_study
+from cspine.data.grown_map import fine_grid, grow_map, map_of_labels
 from cspine.data.layout import image_folder, masks_on_disk, study_path
+from cspine.data.level_crops import LevelPlace, find_levels
 from cspine.data.masks import load_mask
 from cspine.errors import UserError
 from cspine.held_out import placed
-from cspine.level_maps import require_level_maps, run_level_map
+from cspine.level_maps import LevelMap, require_level_maps, run_level_map
 from cspine.paths import find_dataset
 from cspine.report.frame import Frame
 from cspine.report.levels import thickest
@@ -32,7 +38,9 @@ from cspine.voxel_scores import level_dice
 
 BEHIND_MM = 25.0
 LEAST_PROCESS_MM3 = 50.0
-WAYS = ("found by stage 1", "its bone", "grown")
+WAYS = ("by the map", "its bone", "grown")
+# What heads cut their images by; of the middle the sides from front to back and from left to right.
+EDGES = ("top", "bottom", "middle, front to back", "middle, left to right")
 
 
 def bones_table(names: Sequence[str], config: Config, most: int) -> str:
@@ -48,12 +56,36 @@ def bones_table(names: Sequence[str], config: Config, most: int) -> str:
     studies = [study for study in open_studies(own, folds_in_use(own)) if study.presence is not None][:most]
     if not studies:
         raise UserError(f"{find_dataset(own)}: no study has a mask, and bones are measured by masks")
-    scores, seconds = [], []
+    growing = replace(own, volume=replace(own.volume, grow_mm=REACH_MM))
+    scores, away, seconds = [], [], []
     for study in tqdm(studies, unit="study", leave=False, disable=None):
-        values, spent = _study_scores(study, run, find_dataset(own))
+        found = run_level_map(run, study.uid, study.geometry.z_mm)
+        values, spent = _study_scores(study, found, find_dataset(own))
+        grown = grow_map(found, np.array(study.volume), study.geometry.z_mm, growing)
         scores.append(values)
         seconds.append(spent)
-    return _text(np.stack(scores), float(np.median(seconds)))
+        away.append([places_away_mm(study, made) for made in (found, grown)])
+    title = f"{len(scores)} studies with masks; growth {np.median(seconds):.1f} s of CPU a study (median)"
+    return "\n\n".join([title, *_overlaps(np.stack(scores)), _places(np.stack(away))])
+
+
+def places_away_mm(study: CachedStudy, found: LevelMap) -> np.ndarray:
+    """(7, 4) mm by EDGES, how far a level's images would lie from where the mask puts them; NaN where either has none.
+
+    The mask is put on the map's voxels as a grown map is.
+    """
+    grid = fine_grid(found, study.geometry.z_mm)
+    labels = grid.sample_labels(study.levels)
+    true = map_of_labels(np.where(labels <= len(LEVELS), labels, 0), grid, found)
+    away = np.full((len(LEVELS), len(EDGES)), np.nan)
+    for level, (place, other) in enumerate(zip(find_levels(true, FOUND), find_levels(found, FOUND), strict=True)):
+        if place is not None and other is not None:
+            away[level] = _edges(other) - _edges(place)
+    return np.abs(away)
+
+
+def _edges(place: LevelPlace) -> np.ndarray:
+    return np.array([place.top_mm, place.bottom_mm, *place.centre_mm])
 
 
 def process_shares(true: np.ndarray, found: np.ndarray, frame: Frame) -> np.ndarray:
@@ -74,10 +106,9 @@ def process_shares(true: np.ndarray, found: np.ndarray, frame: Frame) -> np.ndar
     return shares
 
 
-def _study_scores(study: CachedStudy, run: Path, root: Path) -> tuple[np.ndarray, float]:
+def _study_scores(study: CachedStudy, found: LevelMap, root: Path) -> tuple[np.ndarray, float]:
     """(ways, 2, 7) Dice coefficients and shares of processes, and the seconds of CPU that the growth took."""
     read = load_study(study_path(image_folder(root, "train"), study.uid))
-    found = run_level_map(run, study.uid, study.geometry.z_mm)
     frame = study_frame(read, found, study.crop)
     labels, probability = found_levels(found, frame, study.crop)
     volume_hu = frame.sample(read.volume)
@@ -96,7 +127,7 @@ def _on_frame(labels: np.ndarray, frame: Frame) -> np.ndarray:
     return labels[np.ix_(planes, rows, columns)]
 
 
-def _text(scores: np.ndarray, seconds: float) -> str:
+def _overlaps(scores: np.ndarray) -> list[str]:
     """Tables of scores (studies, ways, 2, 7)."""
     tables = []
     for which, words in enumerate(("Dice", f"share of what lies {BEHIND_MM:g} mm behind")):
@@ -106,7 +137,18 @@ def _text(scores: np.ndarray, seconds: float) -> str:
             cells = [*_means(values), *_means(values.reshape(-1, 1))]
             rows.append([name, *(f"{value:.3f}" for value in cells)])
         tables.append(text_table([words, *LEVELS, "all"], rows))
-    return "\n\n".join([f"{len(scores)} studies with masks; growth {seconds:.1f} s of CPU a study (median)", *tables])
+    return tables
+
+
+def _places(away: np.ndarray) -> str:
+    """A table of mm (studies, maps, 7, edges)."""
+    rows = []
+    for edge, words in enumerate(EDGES):
+        for which, name in enumerate(("by the map", "by it grown")):
+            values = away[:, which, :, edge]
+            cells = [*_means(values), *_means(values.reshape(-1, 1))]
+            rows.append([f"{words}, {name}", *(f"{value:.1f}" for value in cells)])
+    return text_table(["a level's images, mm away", *LEVELS, "all"], rows)
 
 
 def _means(values: np.ndarray) -> list[float]:

@@ -30,14 +30,26 @@ def grow_map(found: LevelMap, volume: np.ndarray, z_mm: np.ndarray, config: Conf
     Each probability is the share of the voxel that is the level's bone, 1 from a half on. Raises UserError where no
     window of the cache tells how dense bone is.
     """
-    window = bone_window(config)
-    grid = Grid(z_mm, VOXEL_MM, round(found.field_mm / VOXEL_MM))
+    window, grid = bone_window(config), fine_grid(found, z_mm)
     low, high = window_hu(config.preprocess.windows[window])
     hu = low + grid.sample_pixels(volume[:, window : window + 1])[0] * np.float32((high - low) / 255)
     likeliest, probability = _on_grid(found, grid)
     labels = keep_largest(np.where(probability > FOUND, likeliest, 0).astype(np.uint8))
     bones = level_bones(hu, labels, probability, VOXEL_MM, config.volume.grow_mm)
-    return level_map(np.minimum(_shares(bones, grid, found) / FULL_SHARE, 1), found.plane_z_mm, found.field_mm)
+    return map_of_labels(bones, grid, found)
+
+
+def fine_grid(found: LevelMap, z_mm: np.ndarray) -> Grid:
+    """Voxels of VOXEL_MM over the field of a map of the study whose slices lie at `z_mm`."""
+    return Grid(z_mm, VOXEL_MM, round(found.field_mm / VOXEL_MM))
+
+
+def map_of_labels(labels: np.ndarray, grid: Grid, like: LevelMap) -> LevelMap:
+    """A map with the voxels of another: of each level the share of a voxel that labels 1 to 7 on a finer grid give it.
+
+    1 from FULL_SHARE on.
+    """
+    return level_map(np.minimum(_shares(labels, grid, like) / FULL_SHARE, 1), like.plane_z_mm, like.field_mm)
 
 
 def bone_window(config: Config) -> int:
