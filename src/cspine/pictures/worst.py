@@ -1,4 +1,4 @@
-"""One study and what a head saw of it: its levels, the slices it suspected, and what in them moved its answer."""
+"""One study and what a head saw of it: its levels, the slices it suspected, and where in them it looked."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -53,7 +53,7 @@ def draw_case(
 ) -> Figure:
     """The sagittal plane with the levels (by `presence`, (z, 7), if known), and a column for each level shown.
 
-    A column is the plane with the level's outline over the same plane with what moved its logit.
+    A column is the plane with the level's outline over the same plane with where the head looks.
     """
     depth_mm = float(images.z_mm[0] - images.z_mm[-1]) + images.spacing_mm
     height = 2 * (PANEL_IN + WORDS_IN)
@@ -71,7 +71,7 @@ def draw_case(
         left = sagittal_in + GAP_IN + column * (PANEL_IN + GAP_IN)
         above, below = (place(left, row * (PANEL_IN + WORDS_IN), PANEL_IN, PANEL_IN) for row in (1, 0))
         _draw_plane(above, one, one.words)
-        _draw_plane(below, one, "what moved it")
+        _draw_plane(below, one, "where it looks")
         if one.outline is not None:
             _draw_outline(above, one)
         _draw_heat(below, one.heat, one)

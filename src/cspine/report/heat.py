@@ -1,4 +1,4 @@
-"""What moved a head's logits, on the report's voxels: gradients of the most suspicious levels, by their probability."""
+"""Where a head looks, on the report's voxels: in the most suspicious levels, by their probability."""
 
 from typing import Any
 

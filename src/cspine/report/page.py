@@ -197,8 +197,8 @@ def _notes(reading: Reading) -> str:
     ]
     if reading.heat is not None:
         words.append(
-            "Heat is what moved the logits of the most suspicious levels (smoothed gradients), scaled by their "
-            "probability; it is no outline of a fracture."
+            "Heat is where the head looks in the most suspicious levels (what it says of parts of the images, or the "
+            "gradient of what it says of all), scaled by their probability; it is no outline of a fracture."
         )
     return "".join(f'<p class="note">{escape(word)}</p>' for word in words)
 

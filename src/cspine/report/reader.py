@@ -1,4 +1,4 @@
-"""A study as the trained models read it: where its levels are, how likely each is fractured, and what moved that."""
+"""A study as the trained models read it: where its levels are, how likely each is fractured, and where that is seen."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
