@@ -24,7 +24,7 @@ from cspine.data.preprocess import Crop
 from cspine.errors import UserError
 from cspine.evaluation import evaluate_runs, evaluation_text
 from cspine.held_out import load_placed_fold, out_of_fold_images
-from cspine.look_heat import boxes_of_heat, heat_boxes
+from cspine.look_heat import boxes_of_heat, heat_boxes, planes_of_slices
 from cspine.models.detector import KEPT
 from cspine.paths import write_json
 from cspine.runs import Run
@@ -233,6 +233,16 @@ def test_a_box_about_heat_lies_where_the_heat_is(boxed: Boxed) -> None:
     wide = boxes_of_heat(heat, z_mm, (0.5, 1.0, 0.25, 0.75), study, 1, 0.8, margin_mm=field_mm / 6)
     corner = boxes_in_cache(wide[["x", "y", "width", "height"]].to_numpy(float), study.crop)[0] / side
     assert corner == pytest.approx([0.75 - 1 / 6, 0.25, 0.25 + 1 / 6, 0.2 + 1 / 6], abs=0.01)
+
+
+def test_a_plane_stands_for_the_slices_about_it_and_sparse_slices_have_their_hottest() -> None:
+    heat = np.zeros((3, 4, 4))
+    heat[:, 0, 0] = 1.0, 3.0, 2.0
+    dense = planes_of_slices(heat, np.array([-2.0, -6.0, -10.0]), -np.arange(0.5, 20.0))
+    assert dense == {z: z // 4 for z in range(12)}
+    sparse = planes_of_slices(heat, np.array([-2.0, -4.0, -6.0]), np.array([0.0, -5.0, -10.0]))
+    assert sparse == {0: 0, 1: 1}
+    assert planes_of_slices(heat[:1], np.array([-4.4]), -np.arange(9.0)) == {4: 0}
 
 
 def test_the_table_has_a_row_of_a_heads_heat_too(boxed: Boxed) -> None:

@@ -53,9 +53,9 @@ def _cell_heat(cells: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
 def heat_boxes(run: Run, config: Config) -> pd.DataFrame:
     """Boxes about what each fold's model of a fracture run looks at in the studies that it did not see.
 
-    On each plane of a level the piece of at least HOT of the level's greatest heat that holds the plane's greatest,
-    wider by the `crop.box_margin_mm` that people leave; it scores the level's probability by its share of that heat.
-    Raises UserError for a run that cannot tell.
+    On each slice, of the plane of a level that stands for it, the piece of at least HOT of the level's greatest heat
+    that holds the plane's greatest, wider by the `crop.box_margin_mm` that people leave; it scores the level's
+    probability by the plane's share of that heat. Raises UserError for a run that cannot tell.
     """
     if not issubclass(find_task(run.config["task"]), LooksAtLevels):
         raise UserError(f"{run.name}: its task {run.config['task']} has no method `look`, which boxes from heat need")
@@ -92,12 +92,13 @@ def boxes_of_heat(
 ) -> pd.DataFrame:
     """Of planes (planes, y, x) at `z_mm` whose frame (left, right, top, bottom) is in shares of the cached square.
 
-    Wider by a margin, but within the planes.
+    Wider by a margin, but within the planes. A slice has the box of the plane that stands for it.
     """
     greatest, side = float(heat.max()), study.crop.size_px
     margin = margin_mm / (study.crop.height * study.geometry.pixel_spacing_mm[0])
     rows: list[dict[str, Any]] = []
-    for plane, z in zip(heat, nearest_slices(study.geometry.z_mm, z_mm).tolist(), strict=True):
+    for z, number in planes_of_slices(heat, z_mm, study.geometry.z_mm).items():
+        plane = heat[number]
         pieces, _ = ndimage.label(plane >= HOT * greatest)
         hottest = pieces[np.unravel_index(plane.argmax(), plane.shape)]
         if not greatest or not hottest:
@@ -113,6 +114,23 @@ def boxes_of_heat(
         values = (study.uid, int(study.geometry.file_numbers[z]), *place, score, LEVELS[level])
         rows.append(dict(zip(FOUND_BOXES, values, strict=True)))
     return pd.DataFrame(rows, columns=list(FOUND_BOXES))
+
+
+def planes_of_slices(heat: np.ndarray, z_mm: np.ndarray, slices_mm: np.ndarray) -> dict[int, int]:
+    """Which plane stands for each slice of a study at `slices_mm` that the planes at `z_mm` reach.
+
+    The nearest one no further than half of the planes' distance; where slices are sparser than planes, the hottest of
+    those that have it as their nearest slice.
+    """
+    greatest = heat.max(axis=(1, 2))
+    half_mm = float(np.median(np.abs(np.diff(z_mm)))) / 2 if len(z_mm) > 1 else 0.0
+    nearest = np.abs(slices_mm[:, None] - z_mm).argmin(axis=1)
+    reached = np.flatnonzero(np.abs(slices_mm - z_mm[nearest]) <= half_mm + 1e-6)
+    chosen = dict(zip(reached.tolist(), nearest[reached].tolist(), strict=True))
+    for plane, z in enumerate(nearest_slices(slices_mm, z_mm).tolist()):
+        if z not in chosen or greatest[plane] > greatest[chosen[z]]:
+            chosen[z] = plane
+    return dict(sorted(chosen.items()))
 
 
 def _ends(part: slice, count: int, frame: tuple[float, float], margin: float) -> tuple[float, float]:
