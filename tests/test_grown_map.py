@@ -45,16 +45,16 @@ def study(processes: bool = True) -> tuple[np.ndarray, np.ndarray]:
     return np.stack(shown, axis=1), z_mm
 
 
-def map_of(processes: bool) -> LevelMap:
+def map_of(processes: bool, voxel_mm: float = MAP_MM) -> LevelMap:
     """The share of each level in each of the map's voxels, by 4 x 4 x 4 points in it."""
-    offsets = (np.arange(4) + 0.5) / 4 * MAP_MM
-    side, planes = round(FIELD_MM / MAP_MM), 22
-    places = (np.arange(side)[:, None] * MAP_MM + offsets).ravel()
-    depths = (np.arange(planes)[:, None] * MAP_MM + offsets).ravel()
+    offsets = (np.arange(4) + 0.5) / 4 * voxel_mm
+    side, planes = round(FIELD_MM / voxel_mm), round(88 / voxel_mm)
+    places = (np.arange(side)[:, None] * voxel_mm + offsets).ravel()
+    depths = (np.arange(planes)[:, None] * voxel_mm + offsets).ravel()
     labels = levels_at(depths[:, None, None], places[:, None], places, processes)
     fine = np.stack([labels == level for level in range(1, 8)]).astype(float)
     shares = fine.reshape(7, planes, 4, side, 4, side, 4).mean(axis=(2, 4, 6))
-    return level_map(shares, 200 - (np.arange(planes) + 0.5) * MAP_MM, FIELD_MM)
+    return level_map(shares, 200 - (np.arange(planes) + 0.5) * voxel_mm, FIELD_MM)
 
 
 def test_bodies_become_whole_vertebrae_and_what_is_not_found_stays_so() -> None:
@@ -70,6 +70,35 @@ def test_bodies_become_whole_vertebrae_and_what_is_not_found_stays_so() -> None:
     # Where no level is there is none, but for voxels beside one.
     assert (grown.probabilities[true == 0] > 127).mean() < 0.002
     assert (grown.probabilities[true > 200] > 200).mean() > 0.98
+
+
+@pytest.mark.parametrize("voxel_mm", [4.0, 2.4, 1.0, 0.75])
+def test_the_maps_voxels_may_be_of_any_size(voxel_mm: float) -> None:
+    volume, z_mm = study()
+    true = map_of(processes=True, voxel_mm=voxel_mm).probabilities > 127
+    grown = grow_map(map_of(False, voxel_mm), volume, z_mm, settings(grow_mm=40.0)).probabilities > 127
+    assert 2 * (grown & true).sum() / (grown.sum() + true.sum()) > 0.8
+
+
+def test_a_level_that_is_not_surely_found_keeps_its_values() -> None:
+    volume, z_mm = study()
+    found = map_of(processes=False)
+    probabilities = found.probabilities.copy()
+    probabilities[3] = probabilities[3] * 0.4
+    grown = grow_map(replace(found, probabilities=probabilities), volume, z_mm, settings(grow_mm=40.0))
+    assert np.array_equal(grown.probabilities[3], probabilities[3])
+    assert (grown.probabilities[2] > 127).sum() > (found.probabilities[2] > 127).sum()
+
+
+@pytest.mark.parametrize("slices", [slice(0, 60), slice(18, 19), slice(18, 21), slice(14, 60, 4)])
+def test_short_and_sparse_stacks_grow_within_themselves(slices: slice) -> None:
+    volume, z_mm = (values[slices] for values in study())
+    found = map_of(processes=False)
+    inside = (found.plane_z_mm <= z_mm[0] + MAP_MM) & (found.plane_z_mm >= z_mm[-1] - MAP_MM)
+    found = replace(found, probabilities=found.probabilities[:, inside], plane_z_mm=found.plane_z_mm[inside])
+    grown = grow_map(found, volume, z_mm, settings(grow_mm=40.0))
+    assert grown.probabilities.shape == found.probabilities.shape
+    assert grown.probabilities.any()
 
 
 def test_a_reach_ends_the_growth() -> None:
@@ -98,3 +127,6 @@ def test_the_window_that_shows_bone_is_taken_or_asked_for() -> None:
     blind = replace(config, preprocess=replace(config.preprocess, windows=("soft_tissue", "-100..400", "300..2000")))
     with pytest.raises(UserError, match=r"vol: volume\.grow_mm needs a window that shows bone"):
         bone_window(blind)
+    flat = replace(config, preprocess=replace(config.preprocess, denoise="region_mean"))
+    with pytest.raises(UserError, match=r"set preprocess\.denoise=none"):
+        bone_window(flat)

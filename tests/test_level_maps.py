@@ -13,6 +13,7 @@ from tiny_pipeline import ALONE, Prepared
 from cspine.bundle import from_runs
 from cspine.config import Augment, Config, Crop, Model
 from cspine.data.cache import CachedStudy, open_study
+from cspine.data.grown_map import grow_map
 from cspine.data.prepare import prepare_and_report
 from cspine.ensembling import choose_members, fit_ensemble, write_ensemble
 from cspine.errors import UserError
@@ -21,6 +22,7 @@ from cspine.level_maps import (
     LevelMap,
     level_map,
     map_file,
+    mean_map,
     read_level_map,
     stage1_level_map,
     write_level_map,
@@ -29,7 +31,7 @@ from cspine.paths import read_json, write_json
 from cspine.predictor import Predictor
 from cspine.tables import read_folds
 from cspine.tasks.base import StudyImages
-from cspine.tasks.vertebra_volume import segment
+from cspine.tasks.vertebra_volume import Task, segment
 from cspine.training import train_fold
 
 
@@ -81,6 +83,23 @@ def test_a_study_without_a_mask_has_the_mean_as_at_inference(trained: tuple[Prep
     assert np.abs(inferred.probabilities - voxels(config, study, [0, 1])).max() <= 0.51
     assert np.array_equal(found.plane_z_mm, inferred.plane_z_mm)
     assert found.field_mm == inferred.field_mm == config.preprocess.field_mm
+
+
+def test_each_models_map_is_grown_so_that_the_mean_is_that_of_the_folds(trained: tuple[Prepared, Config]) -> None:
+    prepared, config = trained
+    images, cpu = images_of(open_study(config, prepared.data.uids[0])), torch.device("cpu")
+    growing = replace(config, volume=replace(config.volume, grow_mm=30.0))
+    models = [model_of(config, fold) for fold in (0, 1)]
+    folds = [Task.map_levels([model], growing, images, cpu) for model in models]
+    both = Task.map_levels(models, growing, images, cpu)
+    assert np.array_equal(both.probabilities, mean_map(folds).probabilities)
+    for model, grown in zip(models, folds, strict=True):
+        plain = Task.map_levels([model], config, images, cpu)
+        assert np.array_equal(grown.probabilities, grow_map(plain, images.volume, images.z_mm, growing).probabilities)
+        assert not np.array_equal(grown.probabilities, plain.probabilities)
+    blind = replace(growing, preprocess=replace(growing.preprocess, windows=("soft_tissue",)))
+    with pytest.raises(UserError, match="needs a window that shows bone"):
+        Task(blind, 0)
 
 
 def test_the_map_lies_where_the_mask_does(trained: tuple[Prepared, Config]) -> None:

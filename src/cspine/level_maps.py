@@ -7,6 +7,7 @@ folds. A map has 8-bit probabilities, nearly all 0, so that a study takes some t
 
 import zipfile
 import zlib
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -25,7 +26,7 @@ AGAIN = "python src/train.py --config configs/vertebra/volume.yaml --fold all"
 class LevelMap:
     """The probability of each level in each voxel of a study; in y and x the voxels share the field of the cache."""
 
-    probabilities: np.ndarray  # uint8 (7, planes, side, side), 255 is certain
+    probabilities: np.ndarray  # uint8 (7, planes, side, side), 255 is certain; grown, 255 is at least half of the voxel
     plane_z_mm: np.ndarray  # (planes,) falling, in the z of the study's slices
     field_mm: float  # of `side` voxels, around the middle of the body
 
@@ -83,7 +84,7 @@ def run_level_map(run: Path, uid: str, z_mm: np.ndarray) -> LevelMap:
     files = map_files(run, uid)
     if not files:
         raise UserError(f"{run}: no fold has a level map of study {uid}; train it again: {AGAIN} --restart")
-    found = _mean([read_level_map(file) for file in files])
+    found = mean_map([read_level_map(file) for file in files])
     ends_mm = np.abs(found.plane_z_mm[[0, -1]] - z_mm[[0, -1]])
     if (ends_mm > 1 + found.field_mm / found.probabilities.shape[-1]).any():
         raise UserError(f"{files[0]}: does not fit study {uid} in the cache; train it again: {AGAIN} --restart")
@@ -96,7 +97,8 @@ def map_files(run: Path, uid: str) -> list[Path]:
     return [file for folder in folders if (file := map_file(folder, uid)).exists()]
 
 
-def _mean(maps: list[LevelMap]) -> LevelMap:
+def mean_map(maps: Sequence[LevelMap]) -> LevelMap:
+    """The mean of maps of one study on the same voxels, as read and as made."""
     first = maps[0]
     if len(maps) == 1:
         return first

@@ -1,6 +1,7 @@
 """Where a fracture head looks on the planes of a level: its heat, and boxes about the hottest places.
 
-A model that asks every cell where the fracture is (`model.cells`) says so itself; of others it is what moves the logit.
+Heads on levels that ask every cell where the fracture is (`model.cells`) say so themselves; of others it is what moves
+the logit.
 
 Boxes from heat need none to learn from, so they are what a detector has to beat.
 """

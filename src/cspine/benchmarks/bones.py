@@ -1,8 +1,8 @@
 """Bones grown from stage 1's levels beside the masks.
 
 On the report's voxels what the level maps say, the bone in it, and that grown; a process is what of a mask lies far
-behind the middle of its body. And where heads on levels would cut their images by the maps, and by grown ones, beside
-where they would by the mask. Levels are out of fold.
+behind the middle of its body. And where heads on levels cut their images by the maps, and by grown ones, beside where
+the mask's own edges are. Levels are out of fold.
 """
 
 import time
@@ -21,9 +21,9 @@ from cspine.data.background import FOUND
 from cspine.data.bones import REACH_MM, level_bones, solid_bones
 from cspine.data.cache import CachedStudy
 from cspine.data.dicom import load_study
-from cspine.data.grown_map import fine_grid, grow_map, map_of_labels
+from cspine.data.grown_map import bone_window, fine_grid, grow_map
 from cspine.data.layout import image_folder, masks_on_disk, study_path
-from cspine.data.level_crops import LevelPlace, find_levels
+from cspine.data.level_crops import find_levels
 from cspine.data.masks import load_mask
 from cspine.errors import UserError
 from cspine.held_out import placed
@@ -31,7 +31,7 @@ from cspine.level_maps import LevelMap, require_level_maps, run_level_map
 from cspine.paths import find_dataset
 from cspine.report.frame import Frame
 from cspine.report.levels import thickest
-from cspine.report.reader import found_levels, study_frame
+from cspine.report.reader import found_levels, growth_mm, study_frame
 from cspine.scores import text_table
 from cspine.tasks.base import folds_in_use, open_studies
 from cspine.voxel_scores import level_dice
@@ -57,35 +57,40 @@ def bones_table(names: Sequence[str], config: Config, most: int) -> str:
     if not studies:
         raise UserError(f"{find_dataset(own)}: no study has a mask, and bones are measured by masks")
     growing = replace(own, volume=replace(own.volume, grow_mm=REACH_MM))
+    bone_window(growing)
     scores, away, seconds = [], [], []
     for study in tqdm(studies, unit="study", leave=False, disable=None):
         found = run_level_map(run, study.uid, study.geometry.z_mm)
-        values, spent = _study_scores(study, found, find_dataset(own))
+        values, spent = _study_scores(study, found, own)
+        began = time.process_time()
         grown = grow_map(found, np.array(study.volume), study.geometry.z_mm, growing)
         scores.append(values)
-        seconds.append(spent)
+        seconds.append([spent, time.process_time() - began])
         away.append([places_away_mm(study, made) for made in (found, grown)])
-    title = f"{len(scores)} studies with masks; growth {np.median(seconds):.1f} s of CPU a study (median)"
+    on_frame, in_map = np.median(seconds, axis=0)
+    title = (
+        f"{len(scores)} studies with masks; seconds of CPU a study (median): growth on the report's voxels "
+        f"{on_frame:.1f}, of a map {in_map:.1f}"
+    )
+    if own.volume.grow_mm:
+        title += f"; the run's maps are grown already, by up to {own.volume.grow_mm:g} mm, and here once more"
     return "\n\n".join([title, *_overlaps(np.stack(scores)), _places(np.stack(away))])
 
 
 def places_away_mm(study: CachedStudy, found: LevelMap) -> np.ndarray:
-    """(7, 4) mm by EDGES, how far a level's images would lie from where the mask puts them; NaN where either has none.
+    """(7, 4) mm by EDGES, how far a level's images lie from where the mask's edges are; NaN where either has none.
 
-    The mask is put on the map's voxels as a grown map is.
+    The mask's edges are told to a mm.
     """
     grid = fine_grid(found, study.geometry.z_mm)
-    labels = grid.sample_labels(study.levels)
-    true = map_of_labels(np.where(labels <= len(LEVELS), labels, 0), grid, found)
     away = np.full((len(LEVELS), len(EDGES)), np.nan)
-    for level, (place, other) in enumerate(zip(find_levels(true, FOUND), find_levels(found, FOUND), strict=True)):
-        if place is not None and other is not None:
-            away[level] = _edges(other) - _edges(place)
+    boxes = ndimage.find_objects(grid.sample_labels(study.levels), len(LEVELS))
+    for level, (box, place) in enumerate(zip(boxes, find_levels(found, FOUND), strict=True)):
+        if box is not None and place is not None:
+            ends_mm = grid.plane_z_mm[[box[0].start, box[0].stop - 1]] + [grid.voxel_mm / 2, -grid.voxel_mm / 2]
+            middle_mm = [(part.start + part.stop - grid.side) / 2 * grid.voxel_mm for part in box[1:]]
+            away[level] = [place.top_mm, place.bottom_mm, *place.centre_mm] - np.array([*ends_mm, *middle_mm])
     return np.abs(away)
-
-
-def _edges(place: LevelPlace) -> np.ndarray:
-    return np.array([place.top_mm, place.bottom_mm, *place.centre_mm])
 
 
 def process_shares(true: np.ndarray, found: np.ndarray, frame: Frame) -> np.ndarray:
@@ -106,14 +111,15 @@ def process_shares(true: np.ndarray, found: np.ndarray, frame: Frame) -> np.ndar
     return shares
 
 
-def _study_scores(study: CachedStudy, found: LevelMap, root: Path) -> tuple[np.ndarray, float]:
+def _study_scores(study: CachedStudy, found: LevelMap, config: Config) -> tuple[np.ndarray, float]:
     """(ways, 2, 7) Dice coefficients and shares of processes, and the seconds of CPU that the growth took."""
+    root = find_dataset(config)
     read = load_study(study_path(image_folder(root, "train"), study.uid))
     frame = study_frame(read, found, study.crop)
     labels, probability = found_levels(found, frame, study.crop)
     volume_hu = frame.sample(read.volume)
     began = time.process_time()
-    grown = level_bones(volume_hu, labels, probability, frame.voxel_mm)
+    grown = level_bones(volume_hu, labels, probability, frame.voxel_mm, growth_mm(config, found))
     spent = time.process_time() - began
     true = _on_frame(load_mask(masks_on_disk(root)[study.uid], read.geometry, read.volume.shape), frame)
     ways = labels, solid_bones(volume_hu, labels, frame.voxel_mm), grown

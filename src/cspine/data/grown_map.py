@@ -4,6 +4,8 @@ A network that sees voxels of 4 mm is sure of the bodies and misses most of the 
 vertebrae, as heads on levels are pre-trained with, and their images reach the tips of the processes.
 """
 
+from dataclasses import replace
+
 import cv2
 import numpy as np
 from scipy import ndimage
@@ -27,21 +29,24 @@ FULL_SHARE = 0.5
 def grow_map(found: LevelMap, volume: np.ndarray, z_mm: np.ndarray, config: Config) -> LevelMap:
     """The map of a study's cached pixels, uint8 (z, windows, y, x), grown by up to `volume.grow_mm`.
 
-    Each probability is the share of the voxel that is the level's bone, 1 from a half on. Raises UserError where no
-    window of the cache tells how dense bone is.
+    Of a level that the map finds (FOUND) its values become the share of the voxel that is the level's bone, 1 from
+    FULL_SHARE on; the others keep theirs. Raises UserError where the cache does not tell how dense bone is.
     """
     window, grid = bone_window(config), fine_grid(found, z_mm)
     low, high = window_hu(config.preprocess.windows[window])
     hu = low + grid.sample_pixels(volume[:, window : window + 1])[0] * np.float32((high - low) / 255)
     likeliest, probability = _on_grid(found, grid)
     labels = keep_largest(np.where(probability > FOUND, likeliest, 0).astype(np.uint8))
-    bones = level_bones(hu, labels, probability, VOXEL_MM, config.volume.grow_mm)
-    return map_of_labels(bones, grid, found)
+    bones = level_bones(hu, labels, probability, grid.voxel_mm, config.volume.grow_mm)
+    grown = map_of_labels(bones, grid, found)
+    there = np.bincount(bones.ravel(), minlength=len(LEVELS) + 1)[1:] > 0
+    return replace(grown, probabilities=np.where(there[:, None, None, None], grown.probabilities, found.probabilities))
 
 
 def fine_grid(found: LevelMap, z_mm: np.ndarray) -> Grid:
-    """Voxels of VOXEL_MM over the field of a map of the study whose slices lie at `z_mm`."""
-    return Grid(z_mm, VOXEL_MM, round(found.field_mm / VOXEL_MM))
+    """Voxels of VOXEL_MM, or of the map's size where that is less, over the field of a map; slices lie at `z_mm`."""
+    side = max(round(found.field_mm / VOXEL_MM), found.probabilities.shape[-1])
+    return Grid(z_mm, found.field_mm / side, side)
 
 
 def map_of_labels(labels: np.ndarray, grid: Grid, like: LevelMap) -> LevelMap:
@@ -53,7 +58,15 @@ def map_of_labels(labels: np.ndarray, grid: Grid, like: LevelMap) -> LevelMap:
 
 
 def bone_window(config: Config) -> int:
-    """Which of the cached windows shows bone best: the widest of those that reach from soft tissue far into bone."""
+    """Which of the cached windows shows bone best: the widest of those that reach from soft tissue far into bone.
+
+    Raises UserError where none does, or where grey values are no longer those of the scan.
+    """
+    if config.preprocess.denoise != "none":
+        raise UserError(
+            f"{config.name}: volume.grow_mm needs the scan's own grey values; set preprocess.denoise=none, or "
+            "volume.grow_mm=0"
+        )
     widths = []
     for number, text in enumerate(config.preprocess.windows):
         low, high = window_hu(text)

@@ -12,6 +12,7 @@ import numpy as np
 from cspine.anatomy import LEVELS
 from cspine.config import Preprocess
 from cspine.data.geometry import Geometry
+from cspine.data.grown_map import FULL_SHARE
 from cspine.data.level_cells import SliceTruth
 from cspine.data.level_crops import LevelPlace, find_levels
 from cspine.level_maps import level_map
@@ -91,8 +92,10 @@ def _place(canvas: Canvas, level: int) -> LevelPlace:
     parts = np.array_split(np.arange(len(z_mm)), max(2, round((z_mm[0] - z_mm[-1]) / MAP_VOXEL_MM)))
     probabilities = np.zeros((len(LEVELS), len(parts), side, side))
     probabilities[level] = np.stack([coarse[part].mean(axis=0) for part in parts])
-    # Where the least of a vertebra is seen it counts as there: bone fills few voxels of 4 mm to the half.
-    found = level_map(np.minimum(2 * probabilities, 1), np.array([z_mm[part].mean() for part in parts]), SIDE_MM)
+    # As of a map grown along bone, which is what a head sees of a study.
+    found = level_map(
+        np.minimum(probabilities / FULL_SHARE, 1), np.array([z_mm[part].mean() for part in parts]), SIDE_MM
+    )
     place = find_levels(found, 0.5)[level]
     assert place is not None
     return place

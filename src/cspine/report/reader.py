@@ -11,7 +11,8 @@ import torch
 from cspine.anatomy import LEVELS, OVERALL, TARGETS
 from cspine.bundle import from_runs
 from cspine.calibrations import frequency
-from cspine.config import Preprocess
+from cspine.config import Config, Preprocess
+from cspine.data.background import FOUND
 from cspine.data.bones import REACH_MM, level_bones
 from cspine.data.dicom import load_study
 from cspine.data.levels3d import keep_largest, level_labels
@@ -32,7 +33,6 @@ from cspine.search import Search
 from cspine.stopwatch import Stopwatch
 from cspine.tasks.base import LooksAtLevels, StudyImages, find_task
 
-FOUND = 0.5
 # Where stage 1 knows slices only, the levels are drawn within this box: mm before, behind and beside the bodies.
 BEFORE_MM, BEHIND_MM, BESIDE_MM = 16.0, 48.0, 32.0
 SLICE_MAP_MM = 4.0
@@ -129,8 +129,7 @@ class Reader:
             volume_hu = frame.sample(study.volume)
             labels, probability = found_levels(found, frame, crop)
         with watch("bones"):
-            # The boxes about levels known on slices alone are wide enough.
-            reach_mm = REACH_MM if _maps(self.finder.config.task) else 0.0
+            reach_mm = growth_mm(self.finder.config, found)
             bones = level_bones(volume_hu, labels, probability, frame.voxel_mm, reach_mm)
         with watch("meshes"):
             surfaces = level_surfaces(bones, frame.voxel_mm)
@@ -218,6 +217,16 @@ def map_from_slices(presence: np.ndarray, study: Study, crop: Crop) -> LevelMap:
     away_y, away_x = (places_mm - (place + 0.5) / crop.size_px * field_mm for place in (y, x))
     inside = ((away_y >= -BEFORE_MM) & (away_y <= BEHIND_MM))[:, None] & (np.abs(away_x) <= BESIDE_MM)
     return level_map(presence.T[:, :, None, None] * inside, study.geometry.z_mm, field_mm)
+
+
+def growth_mm(config: Config, found: LevelMap) -> float:
+    """How far the levels of a run's map grow on the report's voxels.
+
+    Boxes about levels known on slices alone are wide enough, and a map that is grown already lacks a voxel at most.
+    """
+    if not _maps(config.task):
+        return 0.0
+    return found.field_mm / found.probabilities.shape[-1] if config.volume.grow_mm else REACH_MM
 
 
 def study_frame(study: Study, found: LevelMap, crop: Crop) -> Frame:

@@ -141,7 +141,7 @@ class Look:
     # Left, right, top and bottom of the planes, as shares of the cached square from its upper left.
     frame: tuple[float, float, float, float]
     shown: int | None  # the plane that the head finds most suspicious; None where it judges all of them as one
-    # How likely each cell of each plane shows the fracture (planes, cells, cells); None of a model that asks no cells.
+    # How likely each cell of each plane shows the fracture (planes, cells, cells); None of a head that does not say.
     cells: np.ndarray | None = None
 
 

@@ -22,7 +22,7 @@ from cspine.data.mixup import refuse_mixup
 from cspine.data.volumes import VolumeSamples, WindowSamples, join_windows, study_windows
 from cspine.engine.forward import model_probabilities
 from cspine.errors import UserError
-from cspine.level_maps import LevelMap, level_map
+from cspine.level_maps import LevelMap, level_map, mean_map
 from cspine.slice_table import mean_in_order
 from cspine.tasks import vertebra_image
 from cspine.tasks.base import StudyImages
@@ -81,15 +81,17 @@ class Task(vertebra_image.Task):
 
     @staticmethod
     def map_levels(models: Sequence[nn.Module], config: Config, images: StudyImages, device: torch.device) -> LevelMap:
-        """Where the levels are, by the mean of the models, grown along bone if the config says so.
+        """Where the levels are, by the mean of the models; if the config says so each model's map is grown along bone.
 
-        Without the order, which knows slices only.
+        So it is that of a study whose folds' maps are read. Without the order, which knows slices only.
         """
         field_mm = config.preprocess.field_mm
         planes_mm = study_grid(images.z_mm, config).plane_z_mm
         assert field_mm is not None  # or there would be no grid
-        found = level_map(segment(models, config, images, device), planes_mm, field_mm)
-        return grow_map(found, images.volume, images.z_mm, config) if config.volume.grow_mm else found
+        if not config.volume.grow_mm:
+            return level_map(segment(models, config, images, device), planes_mm, field_mm)
+        each = [level_map(segment([model], config, images, device), planes_mm, field_mm) for model in models]
+        return mean_map([grow_map(one, images.volume, images.z_mm, config) for one in each])
 
 
 def segmentation_loss(outputs: torch.Tensor, levels: torch.Tensor) -> torch.Tensor:
