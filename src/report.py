@@ -4,10 +4,12 @@
     python src/report.py --input PATH            any folder of DICOM files, or a NIfTI file
     python src/report.py --all --split test      every study of a split, lesions.csv and index.html
     python src/report.py --study UID --detector localise-ssd            lesions by this run of detectors
+    python src/report.py --study UID --detector heat                    lesions where the fracture head is hottest
     python src/report.py --study UID --boxes boxes.csv                  boxes found elsewhere, joined to lesions
 
 The file opens anywhere, from the file system, without a network. Without a trained fracture head it shows levels. Where
-one run of detectors has all its folds it finds the lesions; where several have, --detector must choose.
+one run of detectors has all its folds it finds the lesions; where several have, --detector must choose; where none has,
+a fracture head with model.cells finds them.
 """
 
 from pathlib import Path
@@ -26,7 +28,7 @@ def main() -> None:
     parser.add_argument("--split", default="test", choices=("train", "test"))
     parser.add_argument("--run", help="the vertebra run that finds the levels (default: the ensemble's)")
     lesions = parser.add_mutually_exclusive_group()
-    lesions.add_argument("--detector", metavar="RUN", help="the run that finds lesions, or none (default: if only one)")
+    lesions.add_argument("--detector", metavar="RUN", help="the run that finds lesions, heat, or none (see above)")
     lesions.add_argument("--boxes", type=Path, help="boxes.csv of a detector, in place of a search")
     parser.add_argument("--show-name", action="store_true", help="show the patient's name and number from the header")
     parser.add_argument("--out", type=Path, help="the folder (default: reports in paths.oof)")

@@ -24,7 +24,7 @@ from cspine.data.preprocess import Crop
 from cspine.errors import UserError
 from cspine.evaluation import evaluate_runs, evaluation_text
 from cspine.held_out import load_placed_fold, out_of_fold_images
-from cspine.look_heat import boxes_of_heat, heat_boxes, planes_of_slices
+from cspine.look_heat import StudyPlace, boxes_of_heat, heat_boxes, planes_of_slices
 from cspine.models.detector import KEPT
 from cspine.paths import write_json
 from cspine.runs import Run
@@ -215,7 +215,8 @@ def test_another_model_than_the_tasks_is_refused(boxed: Boxed) -> None:
 
 
 def test_a_box_about_heat_lies_where_the_heat_is(boxed: Boxed) -> None:
-    study = open_study(boxed.data.config, boxed.data.uids[0])
+    opened = open_study(boxed.data.config, boxed.data.uids[0])
+    study = StudyPlace(opened.uid, opened.geometry, opened.crop)
     side = study.crop.size_px
     heat = np.zeros((3, 20, 20))
     heat[1, 4:8, 10:16], heat[1, 15, 2] = 2.0, 1.5

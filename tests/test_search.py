@@ -122,10 +122,10 @@ def test_a_known_study_needs_the_boxes_of_all_folds_and_other_runs_find_none(
 
 def test_the_one_whole_run_of_detectors_searches(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     runs = SimulatedRuns(tmp_path)
-    assert choose_detector(runs.oof, None) is None
+    assert choose_detector(runs.oof, None) == "heat"
     runs.add_vertebra("v")
     runs.add_fold("half", "localise/ssd", 0)
-    assert choose_detector(runs.oof, None) is None
+    assert choose_detector(runs.oof, None) == "heat"
     assert capsys.readouterr().out.startswith("passed over half: folds 1, 2 missing")
     for name in ("one", "two"):
         for fold in range(runs.fold_count):
@@ -133,9 +133,10 @@ def test_the_one_whole_run_of_detectors_searches(tmp_path: Path, capsys: pytest.
         (runs.oof / name / "boxes.csv").touch()
         if name == "one":
             assert choose_detector(runs.oof, None) == "one"
-    with pytest.raises(UsageError, match=r"several runs of detectors \(one, two\).*--detector one, or --detector none"):
+    with pytest.raises(UsageError, match=r"several runs of detectors \(one, two\).*--detector one, .*--detector none"):
         choose_detector(runs.oof, None)
     assert choose_detector(runs.oof, "half") == "half"
+    assert choose_detector(runs.oof, "heat") == "heat"
     assert choose_detector(runs.oof, "none") is None
 
 

@@ -7,7 +7,7 @@ Boxes from heat need none to learn from, so they are what a detector has to beat
 """
 
 from functools import cache
-from typing import Any
+from typing import Any, NamedTuple
 
 import cv2
 import numpy as np
@@ -19,16 +19,19 @@ from tqdm import tqdm
 
 from cspine.anatomy import LEVELS
 from cspine.config import Config
-from cspine.data.cache import CachedStudy, bad_studies, open_study
+from cspine.data.cache import bad_studies, open_study
+from cspine.data.geometry import Geometry
 from cspine.data.level_cells import CELL_PX
+from cspine.data.preprocess import Crop
 from cspine.data.slices import nearest_slices
 from cspine.engine.distributed import choose_device
 from cspine.engine.saliency import smooth_gradient
 from cspine.errors import UserError
 from cspine.held_out import load_placed_fold, out_of_fold_images, out_of_fold_presence
+from cspine.inference import LoadedMember
 from cspine.runs import Run, read_out_of_fold
 from cspine.tables import FOUND_BOXES
-from cspine.tasks.base import Look, LooksAtLevels, find_task
+from cspine.tasks.base import Look, LooksAtLevels, StudyImages, find_task
 
 # Standard deviation, as a share of a plane's side, over which the heat of single pixels is gathered.
 BLUR = 0.03
@@ -70,23 +73,43 @@ def heat_boxes(run: Run, config: Config) -> pd.DataFrame:
         if uid in bad:
             continue
         one = member(int(fold))
-        study, task = open_study(one.config, uid), find_task(one.config.task)
-        images = out_of_fold_images(study, one.config, presence.get(uid))
-        assert issubclass(task, LooksAtLevels)
+        study = open_study(one.config, uid)
+        images, place = (
+            out_of_fold_images(study, one.config, presence.get(uid)),
+            StudyPlace(uid, study.geometry, study.crop),
+        )
         for level, probability in enumerate(probabilities[1:]):
-            look = task.look(one.models[0], one.config, images, one.facts[0], level, device)
-            if look is not None:
-                heat = look_heat(one.models[0], look, device)
-                margin_mm = one.config.crop.box_margin_mm
-                tables.append(boxes_of_heat(heat, look.z_mm, look.frame, study, level, float(probability), margin_mm))
+            boxes = level_boxes(one, images, level, float(probability), place, device)
+            tables += [] if boxes is None else [boxes]
     return pd.concat([table for table in tables if len(table)] or tables, ignore_index=True)
+
+
+class StudyPlace(NamedTuple):
+    """A study's slices, and which square of them is cached."""
+
+    uid: str
+    geometry: Geometry
+    crop: Crop
+
+
+def level_boxes(
+    member: LoadedMember, images: StudyImages, level: int, probability: float, study: StudyPlace, device: torch.device
+) -> pd.DataFrame | None:
+    """The boxes about where the first model of a member looks in a level; None where it does not judge the level."""
+    task, model, config = find_task(member.config.task), member.models[0], member.config
+    assert issubclass(task, LooksAtLevels)
+    look = task.look(model, config, images, member.facts[0], level, device)
+    if look is None:
+        return None
+    heat = look_heat(model, look, device)
+    return boxes_of_heat(heat, look.z_mm, look.frame, study, level, probability, config.crop.box_margin_mm)
 
 
 def boxes_of_heat(
     heat: np.ndarray,
     z_mm: np.ndarray,
     frame: tuple[float, float, float, float],
-    study: CachedStudy,
+    study: StudyPlace,
     level: int,
     probability: float,
     margin_mm: float = 0.0,

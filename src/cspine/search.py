@@ -21,6 +21,8 @@ from cspine.tables import STUDY, read_csv, read_found_boxes
 from cspine.tasks.detector import found_boxes
 
 KIND, NOBODY = "localise", "none"
+# In the place of detectors the fracture head of the reader says where it is hottest.
+HEAT = "heat"
 # Out of fold, on average; of patients with a fracture most have one or two fractured levels, and half have none.
 LESIONS_A_STUDY = 1.0
 
@@ -28,7 +30,7 @@ LESIONS_A_STUDY = 1.0
 def choose_detector(oof: Path, name: str | None) -> str | None:
     """The run to search with: that of the name, nobody for `none`; without a name the one whole run of detectors.
 
-    Says what it passes over. Raises UsageError where several are whole.
+    Without any whole run it is HEAT. Says what it passes over. Raises UsageError where several are whole.
     """
     if name is not None:
         return None if name == NOBODY else name
@@ -40,9 +42,9 @@ def choose_detector(oof: Path, name: str | None) -> str | None:
     if len(whole) > 1:
         raise UsageError(
             f"{oof}/ holds several runs of detectors ({', '.join(whole)}): say which is to search, "
-            f"for example --detector {whole[0]}, or --detector {NOBODY}"
+            f"for example --detector {whole[0]}, --detector {HEAT} for none of them, or --detector {NOBODY}"
         )
-    return whole[0] if whole else None
+    return whole[0] if whole else HEAT
 
 
 class Search:

@@ -22,6 +22,7 @@ from cspine.errors import UserError
 from cspine.inference import LoadedMember, load_run
 from cspine.lesions import LESION_COLUMNS, find_lesions, levels_by_map
 from cspine.level_maps import LevelMap, level_map
+from cspine.look_heat import StudyPlace, level_boxes
 from cspine.paths import read_json
 from cspine.pictures.planes import spine_place
 from cspine.predictor import OpenStudy, Predictor
@@ -29,8 +30,10 @@ from cspine.report.frame import SPINE_MM, Frame, report_frame
 from cspine.report.heat import draw_heat
 from cspine.report.levels import LevelReading, read_levels
 from cspine.report.surfaces import Surface, level_surfaces
-from cspine.search import Search
+from cspine.search import HEAT, Search
 from cspine.stopwatch import Stopwatch
+from cspine.tables import FOUND_BOXES
+from cspine.tasks import fracture_sequence
 from cspine.tasks.base import LooksAtLevels, StudyImages, find_task
 
 # Where stage 1 knows slices only, the levels are drawn within this box: mm before, behind and beside the bodies.
@@ -56,8 +59,8 @@ class Reading:
 
 
 class Reader:
-    """The models of `oof/`: the vertebra run that finds the levels, the ensemble's heads where one is made, and the
-    run of detectors that is asked for.
+    """The models of `oof/`: the vertebra run that finds the levels, the ensemble's heads where one is made, and what is
+    asked for to find lesions: a run of detectors, or HEAT of a head that asks cells.
     """
 
     def __init__(self, oof: Path, run: str | None, device: torch.device, detector: str | None = None) -> None:
@@ -68,7 +71,8 @@ class Reader:
             self.runs = {member.config.name: member for member in self.predictor.stage1}
             self.thresholds = read_json(file)["thresholds"]
         self.finder = self._load(oof, run or self._finder(oof))
-        self.search = None if detector is None else Search(oof, self._load(oof, detector))
+        self.search = None if detector in (None, HEAT) else Search(oof, self._load(oof, detector))
+        self.by_heat = detector == HEAT
 
     def _finder(self, oof: Path) -> str:
         """A stage 1 of the ensemble that maps levels, another run that does, or any vertebra run."""
@@ -122,6 +126,10 @@ class Reader:
             with watch("search"):
                 boxes = self._boxes(self.search, name, opened, views, row)
             notes = (*notes, self.search.note(name, len(boxes)))
+        elif boxes is None and self.by_heat and row is not None and (head := self._cell_head()) is not None:
+            with watch("search"):
+                boxes = self._hottest(head, name, row, opened, views)
+            notes = (*notes, f"Lesions are where {head.config.name} is hottest in the levels taken for fractured.")
         frame = study_frame(study, found, crop)
         with watch("heat"):
             heat = None if row is None else self._heat(row[1:], opened, views, frame)
@@ -158,16 +166,39 @@ class Reader:
         fractured = None if row is None else row[1:] >= np.array([self.thresholds[level] for level in LEVELS])
         return search.find(name, opened, views.study.geometry, crop, fractured)
 
+    def _hottest(
+        self, head: LoadedMember, name: str, row: np.ndarray, opened: OpenStudy, views: "_Views"
+    ) -> pd.DataFrame:
+        place = StudyPlace(name, views.study.geometry, views.crop(head.config.preprocess))
+        tables = [pd.DataFrame(columns=list(FOUND_BOXES))]
+        for number, (level, probability) in enumerate(zip(LEVELS, row[1:].tolist(), strict=True)):
+            if probability >= self.thresholds[level]:
+                boxes = level_boxes(head, opened.images(head), number, probability, place, self.device)
+                tables += [] if boxes is None else [boxes]
+        return pd.concat([table for table in tables if len(table)] or tables, ignore_index=True)
+
+    def _cell_head(self) -> LoadedMember | None:
+        """The heaviest head of the blend on levels that says of every cell whether the fracture is there."""
+        for member in self._looking_heads():
+            if member.config.model.cells and issubclass(find_task(member.config.task), fracture_sequence.Task):
+                return member
+        return None
+
+    def _looking_heads(self) -> list[LoadedMember]:
+        """The heads of the blend that can tell where they look, the heaviest first."""
+        assert self.predictor is not None
+        weighed = sorted(
+            zip(self.predictor.blend.weights, self.predictor.members, strict=True), key=lambda one: -one[0]
+        )
+        return [member for _, member in weighed if issubclass(find_task(member.config.task), LooksAtLevels)]
+
     def _heat(self, levels: np.ndarray, opened: OpenStudy, views: "_Views", frame: Frame) -> np.ndarray | None:
         """By the heaviest head of the blend that can tell; None where none can."""
-        assert self.predictor is not None
-        weighed = zip(self.predictor.blend.weights, self.predictor.members, strict=True)
-        able = [pair for pair in weighed if issubclass(find_task(pair[1].config.task), LooksAtLevels)]
-        if not able:
+        heads = self._looking_heads()
+        if not heads:
             return None
-        member = max(able, key=lambda pair: pair[0])[1]
-        crop = views.crop(member.config.preprocess)
-        return draw_heat(member, opened.images(member), frequency(levels), frame, crop, self.device)
+        crop = views.crop(heads[0].config.preprocess)
+        return draw_heat(heads[0], opened.images(heads[0]), frequency(levels), frame, crop, self.device)
 
     def _told(self, row: np.ndarray | None) -> dict[str, float] | None:
         return None if row is None else dict(zip(TARGETS, frequency(row).tolist(), strict=True))
