@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from cspine.config import Config, Preprocess, Volume
-from cspine.data.grown_map import bone_window, grow_map
+from cspine.data.grown_map import bone_window, grow_maps
 from cspine.errors import UserError
 from cspine.level_maps import LevelMap, level_map
 from cspine.windows import window_hu
@@ -15,6 +15,10 @@ FIELD_MM, MAP_MM, SIZE_PX, STEP_MM = 96.0, 4.0, 120, 1.5
 TISSUE_HU, BONE = 40.0, 600.0
 TOPS_MM = {3: 20.0, 4: 36.0, 5: 52.0}  # below the first slice
 BODY_MM = 12.0
+
+
+def grow_map(found: LevelMap, volume: np.ndarray, z_mm: np.ndarray, config: Config) -> LevelMap:
+    return grow_maps([found], volume, z_mm, config)
 
 
 def settings(**changes: float) -> Config:

@@ -13,7 +13,7 @@ from tiny_pipeline import ALONE, Prepared
 from cspine.bundle import from_runs
 from cspine.config import Augment, Config, Crop, Model
 from cspine.data.cache import CachedStudy, open_study
-from cspine.data.grown_map import grow_map
+from cspine.data.grown_map import grow_maps
 from cspine.data.prepare import prepare_and_report
 from cspine.ensembling import choose_members, fit_ensemble, write_ensemble
 from cspine.errors import UserError
@@ -95,7 +95,9 @@ def test_each_models_map_is_grown_so_that_the_mean_is_that_of_the_folds(trained:
     assert np.array_equal(both.probabilities, mean_map(folds).probabilities)
     for model, grown in zip(models, folds, strict=True):
         plain = Task.map_levels([model], config, images, cpu)
-        assert np.array_equal(grown.probabilities, grow_map(plain, images.volume, images.z_mm, growing).probabilities)
+        assert np.array_equal(
+            grown.probabilities, grow_maps([plain], images.volume, images.z_mm, growing).probabilities
+        )
         assert not np.array_equal(grown.probabilities, plain.probabilities)
     blind = replace(growing, preprocess=replace(growing.preprocess, windows=("soft_tissue",)))
     with pytest.raises(UserError, match="needs a window that shows bone"):

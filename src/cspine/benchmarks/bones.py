@@ -21,7 +21,7 @@ from cspine.data.background import FOUND
 from cspine.data.bones import REACH_MM, level_bones, solid_bones
 from cspine.data.cache import CachedStudy
 from cspine.data.dicom import load_study
-from cspine.data.grown_map import bone_window, fine_grid, grow_map
+from cspine.data.grown_map import bone_window, fine_grid, grow_maps
 from cspine.data.layout import image_folder, masks_on_disk, study_path
 from cspine.data.level_crops import find_levels
 from cspine.data.masks import load_mask
@@ -63,7 +63,7 @@ def bones_table(names: Sequence[str], config: Config, most: int) -> str:
         found = run_level_map(run, study.uid, study.geometry.z_mm)
         values, spent = _study_scores(study, found, own)
         began = time.process_time()
-        grown = grow_map(found, np.array(study.volume), study.geometry.z_mm, growing)
+        grown = grow_maps([found], np.array(study.volume), study.geometry.z_mm, growing)
         scores.append(values)
         seconds.append([spent, time.process_time() - began])
         away.append([places_away_mm(study, made) for made in (found, grown)])

@@ -4,7 +4,10 @@ A network that sees voxels of 4 mm is sure of the bodies and misses most of the 
 vertebrae, as heads on levels are pre-trained with, and their images reach the tips of the processes.
 """
 
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
+from functools import partial
 
 import cv2
 import numpy as np
@@ -17,7 +20,7 @@ from cspine.data.bones import BONE_HU, VOXEL_MM, level_bones
 from cspine.data.grid import Grid, slice_index
 from cspine.data.levels3d import keep_largest
 from cspine.errors import UserError
-from cspine.level_maps import LevelMap, level_map
+from cspine.level_maps import LevelMap, level_map, mean_map
 from cspine.windows import window_hu
 
 # The least that a window must show above what counts as bone, for the densest bone to be taken first.
@@ -26,18 +29,25 @@ LEAST_ABOVE_HU = 300.0
 FULL_SHARE = 0.5
 
 
-def grow_map(found: LevelMap, volume: np.ndarray, z_mm: np.ndarray, config: Config) -> LevelMap:
-    """The map of a study's cached pixels, uint8 (z, windows, y, x), grown by up to `volume.grow_mm`.
+def grow_maps(maps: Sequence[LevelMap], volume: np.ndarray, z_mm: np.ndarray, config: Config) -> LevelMap:
+    """The mean of the maps that models make of a study, each grown along bone by up to `volume.grow_mm`.
 
-    Of a level that the map finds (FOUND) its values become the share of the voxel that is the level's bone, 1 from
+    `volume` are the study's cached pixels, uint8 (z, windows, y, x), at `z_mm`, on which all maps have the same voxels.
+    Of a level that a map finds (FOUND) its values become the share of the voxel that is the level's bone, 1 from
     FULL_SHARE on; the others keep theirs. Raises UserError where the cache does not tell how dense bone is.
     """
-    window, grid = bone_window(config), fine_grid(found, z_mm)
+    window, grid = bone_window(config), fine_grid(maps[0], z_mm)
     low, high = window_hu(config.preprocess.windows[window])
     hu = low + grid.sample_pixels(volume[:, window : window + 1])[0] * np.float32((high - low) / 255)
+    # Threads: most of it is done by libraries that let others run beside them.
+    with ThreadPoolExecutor(len(maps)) as pool:
+        return mean_map(list(pool.map(partial(_grown, hu=hu, grid=grid, reach_mm=config.volume.grow_mm), maps)))
+
+
+def _grown(found: LevelMap, hu: np.ndarray, grid: Grid, reach_mm: float) -> LevelMap:
     likeliest, probability = _on_grid(found, grid)
     labels = keep_largest(np.where(probability > FOUND, likeliest, 0).astype(np.uint8))
-    bones = level_bones(hu, labels, probability, grid.voxel_mm, config.volume.grow_mm)
+    bones = level_bones(hu, labels, probability, grid.voxel_mm, reach_mm)
     grown = map_of_labels(bones, grid, found)
     there = np.bincount(bones.ravel(), minlength=len(LEVELS) + 1)[1:] > 0
     return replace(grown, probabilities=np.where(there[:, None, None, None], grown.probabilities, found.probabilities))

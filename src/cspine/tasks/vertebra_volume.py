@@ -17,12 +17,12 @@ from cspine.anatomy import LEVELS
 from cspine.config import Config
 from cspine.data.augment3d import put_window
 from cspine.data.grid import Grid, study_grid
-from cspine.data.grown_map import bone_window, grow_map
+from cspine.data.grown_map import bone_window, grow_maps
 from cspine.data.mixup import refuse_mixup
 from cspine.data.volumes import VolumeSamples, WindowSamples, join_windows, study_windows
 from cspine.engine.forward import model_probabilities
 from cspine.errors import UserError
-from cspine.level_maps import LevelMap, level_map, mean_map
+from cspine.level_maps import LevelMap, level_map
 from cspine.slice_table import mean_in_order
 from cspine.tasks import vertebra_image
 from cspine.tasks.base import StudyImages
@@ -91,7 +91,7 @@ class Task(vertebra_image.Task):
         if not config.volume.grow_mm:
             return level_map(segment(models, config, images, device), planes_mm, field_mm)
         each = [level_map(segment([model], config, images, device), planes_mm, field_mm) for model in models]
-        return mean_map([grow_map(one, images.volume, images.z_mm, config) for one in each])
+        return grow_maps(each, images.volume, images.z_mm, config)
 
 
 def segmentation_loss(outputs: torch.Tensor, levels: torch.Tensor) -> torch.Tensor:
