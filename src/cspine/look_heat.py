@@ -74,10 +74,8 @@ def heat_boxes(run: Run, config: Config) -> pd.DataFrame:
             continue
         one = member(int(fold))
         study = open_study(one.config, uid)
-        images, place = (
-            out_of_fold_images(study, one.config, presence.get(uid)),
-            StudyPlace(uid, study.geometry, study.crop),
-        )
+        images = out_of_fold_images(study, one.config, presence.get(uid))
+        place = StudyPlace(uid, study.geometry, study.crop)
         for level, probability in enumerate(probabilities[1:]):
             boxes = level_boxes(one, images, level, float(probability), place, device)
             tables += [] if boxes is None else [boxes]
