@@ -108,8 +108,8 @@ class Reader:
         """A folder of DICOM files or a NIfTI file. Raises StudyError where it cannot be decoded.
 
         `boxes` are those of the study under tables.FOUND_BOXES, to be joined to lesions; without them the detectors
-        search, or the head's heat tells. `known` are the eight probabilities of a study that was trained on, from out of fold, to stand in the
-        place of the models' own. `extra` are notes to put before the others.
+        search, or the head's heat tells. `known` are the eight probabilities of a study that was trained on, from out
+        of fold, to stand in the place of the models' own. `extra` are notes to put before the others.
         """
         watch = Stopwatch()
         with watch("decoding"):
