@@ -50,6 +50,7 @@ def test_lesions_lie_in_the_levels_taken_for_fractured(
     assert NOTE not in read[None].notes
     # What moves the logit of a head without cells is no place to draw a box about.
     assert (NOTE in read["heat"].notes) == cells
+    assert any(note.startswith("No lesions:") for note in read["heat"].notes) != cells
     assert bool(len(read["heat"].lesions)) == cells
     if cells:
         # The hottest plane's boxes have the probability of C2, the one level that is taken for fractured.

@@ -1,9 +1,7 @@
 """Where a fracture head looks on the planes of a level: its heat, and boxes about the hottest places.
 
 Heads on levels that ask every cell where the fracture is (`model.cells`) say so themselves; of others it is what moves
-the logit.
-
-Boxes from heat need none to learn from, so they are what a detector has to beat.
+the logit. Boxes about heat need no detector, so they are what one has to beat.
 """
 
 from functools import cache

@@ -1,4 +1,4 @@
-"""Every run of detectors in one table, and boxes from the heat of a fracture run, which no box has taught."""
+"""Every run of detectors in one table, and boxes from the heat of a fracture run, which is no detector."""
 
 from collections.abc import Sequence
 from pathlib import Path

@@ -18,7 +18,7 @@ from cspine.config import Config
 from cspine.data.background import FOUND
 from cspine.data.bones import BONE_HU, VOXEL_MM, level_bones
 from cspine.data.grid import Grid, slice_index
-from cspine.data.levels3d import keep_largest
+from cspine.data.levels3d import found_labels
 from cspine.errors import UserError
 from cspine.level_maps import LevelMap, level_map, mean_map
 from cspine.windows import window_hu
@@ -46,7 +46,7 @@ def grow_maps(maps: Sequence[LevelMap], volume: np.ndarray, z_mm: np.ndarray, co
 
 def _grown(found: LevelMap, hu: np.ndarray, grid: Grid, reach_mm: float) -> LevelMap:
     likeliest, probability = _on_grid(found, grid)
-    labels = keep_largest(np.where(probability > FOUND, likeliest, 0).astype(np.uint8))
+    labels = found_labels(likeliest, probability, FOUND)
     bones = level_bones(hu, labels, probability, grid.voxel_mm, reach_mm)
     grown = map_of_labels(bones, grid, found)
     there = np.bincount(bones.ravel(), minlength=len(LEVELS) + 1)[1:] > 0

@@ -20,6 +20,11 @@ def level_labels(probabilities: np.ndarray, threshold: float = 0.5, largest_piec
     return keep_largest(labels) if largest_piece else labels
 
 
+def found_labels(likeliest: np.ndarray, probability: np.ndarray, threshold: float) -> np.ndarray:
+    """Labels 0 to 7, uint8 (z, y, x), the largest piece of each: the likeliest level where its probability passes."""
+    return keep_largest(np.where(probability > threshold, likeliest, 0).astype(np.uint8))
+
+
 def keep_largest(labels: np.ndarray) -> np.ndarray:
     """Labels of which each level keeps its largest connected piece only; changed in place."""
     for level, box in enumerate(ndimage.find_objects(labels, len(LEVELS)), start=1):

@@ -15,7 +15,7 @@ from cspine.config import Config, Preprocess
 from cspine.data.background import FOUND
 from cspine.data.bones import REACH_MM, level_bones
 from cspine.data.dicom import load_study
-from cspine.data.levels3d import keep_largest, level_labels
+from cspine.data.levels3d import found_labels, level_labels
 from cspine.data.preprocess import Crop, cut, plan_study
 from cspine.data.study import Study
 from cspine.errors import UserError
@@ -126,10 +126,10 @@ class Reader:
             with watch("search"):
                 boxes = self._boxes(self.search, name, opened, views, row)
             notes = (*notes, self.search.note(name, len(boxes)))
-        elif boxes is None and self.by_heat and row is not None and (head := self._cell_head()) is not None:
+        elif boxes is None and self.by_heat and row is not None:
             with watch("search"):
-                boxes = self._hottest(head, name, row, opened, views)
-            notes = (*notes, f"Lesions are where {head.config.name} is hottest in the levels taken for fractured.")
+                boxes, note = self._hottest(name, row, opened, views)
+            notes = (*notes, note)
         frame = study_frame(study, found, crop)
         with watch("heat"):
             heat = None if row is None else self._heat(row[1:], opened, views, frame)
@@ -167,15 +167,20 @@ class Reader:
         return search.find(name, opened, views.study.geometry, crop, fractured)
 
     def _hottest(
-        self, head: LoadedMember, name: str, row: np.ndarray, opened: OpenStudy, views: "_Views"
-    ) -> pd.DataFrame:
+        self, name: str, row: np.ndarray, opened: OpenStudy, views: "_Views"
+    ) -> tuple[pd.DataFrame | None, str]:
+        """Boxes about the hottest places of the levels taken for fractured, and what to tell of them."""
+        head = self._cell_head()
+        if head is None:
+            return None, "No lesions: they need a run of detectors, or a head on levels with model.cells."
         place = StudyPlace(name, views.study.geometry, views.crop(head.config.preprocess))
         tables = [pd.DataFrame(columns=list(FOUND_BOXES))]
         for number, (level, probability) in enumerate(zip(LEVELS, row[1:].tolist(), strict=True)):
             if probability >= self.thresholds[level]:
                 boxes = level_boxes(head, opened.images(head), number, probability, place, self.device)
                 tables += [] if boxes is None else [boxes]
-        return pd.concat([table for table in tables if len(table)] or tables, ignore_index=True)
+        boxes = pd.concat([table for table in tables if len(table)] or tables, ignore_index=True)
+        return boxes, f"Lesions are where {head.config.name} is hottest in the levels taken for fractured."
 
     def _cell_head(self) -> LoadedMember | None:
         """The heaviest head of the blend on levels that says of every cell whether the fracture is there."""
@@ -274,7 +279,7 @@ def study_frame(study: Study, found: LevelMap, crop: Crop) -> Frame:
 def found_levels(found: LevelMap, frame: Frame, crop: Crop) -> tuple[np.ndarray, np.ndarray]:
     """Labels 0 to 7 of a map on the frame, of each level the largest piece, and the probability of the likeliest."""
     likeliest, probability = frame.sample_map(found, crop)
-    return keep_largest(np.where(probability > FOUND, likeliest, 0).astype(np.uint8)), probability
+    return found_labels(likeliest, probability, FOUND), probability
 
 
 def _maps(task: str) -> bool:

@@ -90,8 +90,8 @@ class Task(vertebra_image.Task):
         assert field_mm is not None  # or there would be no grid
         if not config.volume.grow_mm:
             return level_map(segment(models, config, images, device), planes_mm, field_mm)
-        each = [level_map(segment([model], config, images, device), planes_mm, field_mm) for model in models]
-        return grow_maps(each, images.volume, images.z_mm, config)
+        each = segment_each(models, config, images, device)
+        return grow_maps([level_map(one, planes_mm, field_mm) for one in each], images.volume, images.z_mm, config)
 
 
 def segmentation_loss(outputs: torch.Tensor, levels: torch.Tensor) -> torch.Tensor:
@@ -107,20 +107,32 @@ def segmentation_loss(outputs: torch.Tensor, levels: torch.Tensor) -> torch.Tens
     return ENTROPY_WEIGHT * entropy + ((1 - dice) * shown).sum() / shown.sum().clamp(min=1)
 
 
-@torch.inference_mode()
 def segment(models: Sequence[Any], config: Config, images: StudyImages, device: torch.device) -> np.ndarray:
     """The probability of each level in each voxel of the study's grid, float32 (7, planes, side, side).
 
     The mean over the models. What lies outside the windows in y and x has 0.
     """
+    each = segment_each(models, config, images, device)
+    total = next(each)
+    for one in each:
+        total = total + one
+    return total / np.float32(len(models))
+
+
+@torch.inference_mode()
+def segment_each(
+    models: Sequence[Any], config: Config, images: StudyImages, device: torch.device
+) -> Iterator[np.ndarray]:
+    """What `segment` is the mean of, model by model."""
     grid = study_grid(images.z_mm, config)
     windows, starts = study_windows(grid.sample_pixels(images.volume), config)
-    parts = []
-    for batch in _batches(windows, config):
-        inputs = torch.from_numpy(batch).to(device)
-        parts.append(torch.stack([model.eval().segment(inputs).float().sigmoid() for model in models]).mean(0).cpu())
-    joined = join_windows(torch.cat(parts).movedim(1, 2).numpy(), starts, grid.shape[0])
-    return put_window(joined.swapaxes(0, 1), 0, grid.shape)
+    for model in models:
+        parts = [
+            model.eval().segment(torch.from_numpy(batch).to(device)).float().sigmoid().cpu()
+            for batch in _batches(windows, config)
+        ]
+        joined = join_windows(torch.cat(parts).movedim(1, 2).numpy(), starts, grid.shape[0])
+        yield put_window(joined.swapaxes(0, 1), 0, grid.shape)
 
 
 def _slices(grid: Grid, starts: list[int], planes: np.ndarray) -> np.ndarray:
